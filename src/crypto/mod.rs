@@ -1,0 +1,14 @@
+//! Cryptography over AWS-LC: AEAD of blocks and keys, key derivation, MACs, randomness, and
+//! the types that hold secrets. Knows nothing of files, blocks' places or key origins.
+
+mod aead;
+mod kdf;
+mod mac;
+mod random;
+mod secret;
+
+pub use aead::{AeadKey, NONCE_LEN, Nonce, OpenFailed, TAG_LEN, Tag};
+pub use kdf::derive;
+pub use mac::{MAC_LEN, MacKey, sha256};
+pub use random::{fill_random, random_array, random_nonces};
+pub use secret::{SECRET_LEN, Secret};

@@ -1,0 +1,3 @@
+//! The `ssefs` program: hands the command line to [`ssefs::cli`].
+
+fn main() {}
