@@ -1,1 +1,34 @@
-//! (in progress)
+//! The bytes on disk, version 1: geometry, prologue, state records, envelopes, entries and the
+//! volume descriptor. Pure: no I/O, and no knowledge of where keys come from.
+//!
+//! `FORMAT.md` beside this file is the law; the constants here follow it and are held to it by
+//! compile-time assertions and golden vectors.
+
+mod descriptor;
+mod entry;
+mod envelope;
+mod error;
+mod geometry;
+mod header;
+mod ids;
+mod prologue;
+mod state;
+
+pub use descriptor::{
+    Argon2idParameters, DESCRIPTOR_NAME, Descriptor, EPOCHS_NAME, EpochRecord, KeySlot,
+    METADATA_DIR, SuppliedVerifier,
+};
+pub use entry::{ENTRY_LEN, Entry, Generation, Marked, Sealed};
+pub use envelope::{ENVELOPE_SLOT_LEN, Envelope, Mode, WRAPPED_DEK_LEN, WrapAlgorithm};
+pub use error::FormatError;
+pub use geometry::{
+    BLOCK_LEN, BlockIndex, CipherOffset, ENTRIES_PER_TAG_PAGE, FIRST_ENTRIES, MAX_PLAIN_SIZE,
+    PAGE_LEN, PageIndex, PlainOffset, PlainSize, blocks_in, cipher_size, entry_place, plain_size,
+    stored_len,
+};
+pub use header::{
+    DATA_KEY_LABEL, Header, STATE_MAC_LABEL, first_entries, first_entries_mut, is_foreign,
+};
+pub use ids::{FileId, KeyId, VolumeId};
+pub use prologue::{FORMAT_VERSION, PROLOGUE_LEN, Prologue, Suite};
+pub use state::{STATE_LEN, StateFlags, StateRecord};

@@ -1,0 +1,81 @@
+//! The trait that a source of DEKs implements. Two verbs carry everything: generate a DEK with
+//! its envelope, and unwrap one from an envelope. Authorisation is a verb of its own because it
+//! is asked at every open, also when the DEK is in the cache.
+
+use std::path::PathBuf;
+
+use super::error::KeyError;
+use crate::crypto::Secret;
+use crate::format::{Envelope, FileId, KeyId, Mode, VolumeId};
+
+/// Who asks: the process behind the file system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Group id; further groups are looked up by `pid` when they are needed.
+    pub gid: u32,
+    /// Process (thread) id, 0 where the kernel does not tell.
+    pub pid: u32,
+}
+
+/// What the DEK is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening a file that has content.
+    Open,
+    /// Making a file, or giving an empty one its first content.
+    Create,
+    /// Work of ssefs itself: the volume key, check, rewrap.
+    Maintain,
+}
+
+/// One request for a DEK: by whom and for what.
+pub struct Access<'a> {
+    /// Who.
+    pub caller: Caller,
+    /// For what.
+    pub operation: Operation,
+    /// The path at this time, for the audit log; worked out only when it is wanted.
+    pub path: &'a dyn Fn() -> PathBuf,
+    /// The CMK that the directory names for new files, if it names one.
+    pub key_id: Option<&'a KeyId>,
+}
+
+/// What a wrap is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The file, or [`FileId::VOLUME`] for the volume key.
+    pub file: FileId,
+}
+
+/// A new DEK.
+pub struct Generated {
+    /// The DEK.
+    pub dek: Secret,
+    /// Its envelope.
+    pub envelope: Envelope,
+}
+
+/// A source of DEKs for one mode. All methods may be called from many threads at once.
+pub trait KeyProvider: Send + Sync {
+    /// The mode that it serves; envelopes of other modes are not for it.
+    fn mode(&self) -> Mode;
+
+    /// Makes a DEK and wraps it under the newest material.
+    fn generate(&self, binding: Binding, access: &Access<'_>) -> Result<Generated, KeyError>;
+
+    /// Unwraps the DEK of an envelope of this mode. May block, for a key server.
+    fn unwrap(
+        &self,
+        envelope: &Envelope,
+        binding: Binding,
+        access: &Access<'_>,
+    ) -> Result<Secret, KeyError>;
+
+    /// Whether the caller may use the envelope's key now. Asked at every open before the cache
+    /// or [`Self::unwrap`] is; answers from memory.
+    fn authorise(&self, envelope: &Envelope, access: &Access<'_>) -> Result<(), KeyError>;
+}
