@@ -1,1 +1,6 @@
-//! (in progress)
+//! Encrypted files of a volume: read, write, truncate, sync, recover. Knows nothing of FUSE and
+//! inodes.
+
+mod error;
+
+pub use error::VolumeError;

@@ -1,0 +1,63 @@
+//! Why a file of a volume could not be read or written. Each variant names the object.
+
+use std::io;
+
+use crate::format::{FileId, FormatError, VolumeId};
+use crate::keys::KeyError;
+
+/// A failed operation on an encrypted file or a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The backing store failed; the error is the caller's to see.
+    #[error("backing store: {0}")]
+    Backing(#[from] io::Error),
+    /// The key was refused or could not be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The header is not what version 1 allows, or does not authenticate.
+    #[error("header refused: {0}")]
+    Header(#[from] FormatError),
+    /// The file's header names another volume.
+    #[error("file {file} belongs to volume {found}, not to this one")]
+    OtherVolume {
+        /// The file.
+        file: FileId,
+        /// The volume that its header names.
+        found: VolumeId,
+    },
+    /// A block, or the file's size, does not authenticate.
+    #[error("file {file}: block {block}: {problem}")]
+    Integrity {
+        /// The file.
+        file: FileId,
+        /// The block.
+        block: u64,
+        /// What was found.
+        problem: &'static str,
+    },
+    /// The file's size is not the authenticated one.
+    #[error("file {file}: size {found} where the header says {expected}")]
+    SizeMismatch {
+        /// The file.
+        file: FileId,
+        /// The plaintext size that the backing file's size tells.
+        found: u64,
+        /// The authenticated plaintext size.
+        expected: u64,
+    },
+    /// As many blocks were sealed under the DEK as is safe (NIST SP 800-38D, 8.3).
+    #[error("file {file}: its DEK has sealed 2^32 blocks; give it a new one with 'ssefs rekey'")]
+    SealsExhausted {
+        /// The file.
+        file: FileId,
+    },
+    /// Beyond the largest size, 4 EiB.
+    #[error("beyond the largest file size")]
+    TooLarge,
+    /// A write through a backing file that is open for reading only.
+    #[error("file is open for reading only")]
+    ReadOnly,
+    /// The volume's own files under `.ssefs`.
+    #[error("volume: {0}")]
+    Volume(String),
+}
