@@ -112,10 +112,11 @@ impl BackingFile for DiskFile {
     }
 
     fn sync(&self, scope: SyncScope) -> io::Result<()> {
-        Ok(match scope {
-            SyncScope::Data => retry_on_intr(|| fdatasync(&self.fd))?,
-            SyncScope::All => retry_on_intr(|| fsync(&self.fd))?,
-        })
+        retry_on_intr(|| match scope {
+            SyncScope::Data => fdatasync(&self.fd),
+            SyncScope::All => fsync(&self.fd),
+        })?;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 pub mod disk;
 pub mod faulty;
 pub mod memory;
+pub mod tree;
 
 #[cfg(test)]
 mod conformance;

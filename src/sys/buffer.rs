@@ -82,7 +82,7 @@ pub fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
 fn allocate(capacity: usize) -> NonNull<u8> {
     let layout = layout(capacity);
     if capacity == 0 {
-        return layout.dangling_ptr();
+        return NonNull::<AlignedPage>::dangling().cast();
     }
     // SAFETY: the size is not zero.
     let start = unsafe { alloc_zeroed(layout) };
@@ -93,7 +93,10 @@ fn layout(capacity: usize) -> Layout {
     Layout::from_size_align(capacity, PAGE_BYTES).expect("a buffer is smaller than the memory")
 }
 
-const PAGE_BYTES: usize = 4096;
+#[repr(align(4096))]
+struct AlignedPage;
+
+const PAGE_BYTES: usize = align_of::<AlignedPage>();
 /// What a thread holds on to between two requests; larger ones give their memory back.
 const SCRATCH_KEPT_BYTES: usize = 4 << 20;
 
