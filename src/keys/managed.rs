@@ -51,7 +51,7 @@ impl ManagedProvider {
     }
 
     /// Opens the volume's key and rotates it if it is due; without a key it is an error that
-    /// says where it was looked for.
+    /// says where it was looked for. A keystore that cannot be written only delays the rotation.
     pub fn open_existing(
         keystore: Arc<Keystore>,
         volume: VolumeId,
@@ -60,8 +60,15 @@ impl ManagedProvider {
     ) -> Result<Self, KeyError> {
         let key = RwLock::new(Arc::new(read(&keystore, volume)?));
         let provider = Self { keystore, volume, rotation_days, key };
-        provider.rotate_if_due(now)?;
-        Ok(provider)
+        match provider.rotate_if_due(now) {
+            Ok(_) => Ok(provider),
+            // Files must open from a keystore that is read-only or full, too.
+            Err(error @ KeyError::Io { .. }) => {
+                log::warn!("volume {volume}: the managed key is due for rotation: {error}");
+                Ok(provider)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the keystore has a key for the volume.
@@ -97,6 +104,12 @@ impl ManagedProvider {
     /// The newest version of its material.
     pub fn newest_version(&self) -> u32 {
         self.current().newest().version
+    }
+
+    /// The newest material, for the search of memory.
+    #[cfg(test)]
+    pub(super) fn newest_material<T>(&self, of: impl Fn(&[u8]) -> T) -> T {
+        of(self.current().newest().material.0.expose())
     }
 
     fn current(&self) -> Arc<ManagedKey> {
@@ -400,7 +413,21 @@ mod tests {
     }
 
     #[test]
-    fn rotation_is_refused_when_the_keystore_is_unsafe_and_nothing_changes() {
+    fn a_keystore_that_cannot_be_written_delays_the_rotation_only() {
+        let scratch = tempfile::tempdir().unwrap();
+        let lock = open(&scratch, START).keystore.path().join("lock");
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::create_dir(&lock).unwrap();
+        let provider = open(&scratch, DUE);
+        assert_eq!(provider.newest_version(), 1);
+        assert!(matches!(provider.rotate_if_due(DUE), Err(KeyError::Io { .. })));
+        assert_eq!(provider.newest_version(), 1);
+        std::fs::remove_dir(&lock).unwrap();
+        assert!(provider.rotate_if_due(DUE).unwrap());
+    }
+
+    #[test]
+    fn an_unsafe_keystore_is_refused_and_nothing_changes() {
         use std::os::unix::fs::PermissionsExt;
         let scratch = tempfile::tempdir().unwrap();
         let provider = open(&scratch, START);

@@ -11,6 +11,8 @@ mod managed;
 mod passphrase;
 mod private_dir;
 mod provider;
+#[cfg(test)]
+mod residue_tests;
 mod root_key;
 mod source;
 mod supplied;

@@ -57,6 +57,7 @@ impl Passphrase {
             argon2.hash_password_into_with_memory(&self.text, &salt, out, &mut memory)
         });
         memory.zeroize();
+        scrub_stack();
         derived.map_err(|error| refused(error.to_string()))
     }
 
@@ -107,6 +108,13 @@ fn check_bounds(parameters: &Argon2idParameters) -> Result<[u8; SALT_LEN], Strin
     let salt = HEXLOWER.decode(salt.as_bytes()).ok();
     salt.and_then(|salt| salt.try_into().ok())
         .ok_or_else(|| format!("the salt is not {SALT_LEN} bytes in hexadecimal"))
+}
+
+/// Overwrites the stack below the caller, where Argon2id has left copies of what it made.
+#[inline(never)]
+fn scrub_stack() {
+    let mut below = [0_u8; 256 * 1024];
+    std::hint::black_box(&mut below).zeroize();
 }
 
 const SALT_LEN: usize = 16;

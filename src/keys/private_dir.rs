@@ -185,17 +185,23 @@ impl DirLock<'_> {
     }
 }
 
-/// Refuses a file or directory that others may use, or that is not ours; `chmod` is the mode
-/// that it should have.
-pub(super) fn refuse_shared(path: &Path, stat: &Stat, chmod: &str) -> Result<(), KeyError> {
-    let refuse = |problem| Err(KeyError::Unsafe { path: path.to_owned(), problem });
+/// Refuses a file or directory of the keystore that others may use, or that is not ours; `chmod`
+/// is the mode that it should have.
+fn refuse_shared(path: &Path, stat: &Stat, chmod: &str) -> Result<(), KeyError> {
     let (owner, own) = (stat.st_uid, geteuid().as_raw());
     if owner != own {
-        return refuse(format!("belongs to uid {owner}, not to uid {own} that runs this"));
+        let problem = format!("belongs to uid {owner}, not to uid {own} that runs this");
+        return Err(KeyError::Unsafe { path: path.to_owned(), problem });
     }
+    refuse_open_to_others(path, stat, chmod)
+}
+
+/// Refuses what others than its owner may read or write.
+pub(super) fn refuse_open_to_others(path: &Path, stat: &Stat, chmod: &str) -> Result<(), KeyError> {
     let mode = stat.st_mode & 0o7777;
     if mode & 0o077 != 0 {
-        return refuse(format!("is readable by others (mode {mode:04o}): chmod {chmod} it"));
+        let problem = format!("is readable by others (mode {mode:04o}): chmod {chmod} it");
+        return Err(KeyError::Unsafe { path: path.to_owned(), problem });
     }
     Ok(())
 }
@@ -269,6 +275,18 @@ mod tests {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let error = PrivateDir::open(dir.path()).err().unwrap().to_string();
         assert!(error.ends_with("is readable by others (mode 0755): chmod 700 it"), "{error}");
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        let (_scratch, dir) = private();
+        dir.lock().unwrap().replace("f", b"x").unwrap();
+        if let Err(error) = std::os::unix::fs::chown(dir.path_of("f"), Some(12_345), None) {
+            println!("not tried: giving a file away needs root ({error})");
+            return;
+        }
+        let message = dir.read("f", 9).unwrap_err().to_string();
+        assert!(message.contains("belongs to uid 12345"), "{message}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::error::KeyError;
 use super::passphrase::{Passphrase, recommended_argon2id};
-use super::private_dir::{read_bounded, refuse_shared};
+use super::private_dir::{read_bounded, refuse_open_to_others};
 use super::supplied::{supplied_verifier, verify_supplied};
 use crate::crypto::{SECRET_LEN, Secret};
 use crate::format::{Argon2idParameters, Descriptor, Mode, SuppliedVerifier};
@@ -84,7 +84,7 @@ pub fn read_key_file(path: &Path) -> Result<Secret, KeyError> {
     let failed = |source| KeyError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let stat = fstat(&file).map_err(|error| failed(error.into()))?;
-    refuse_shared(path, &stat, "600")?;
+    refuse_open_to_others(path, &stat, "600")?;
     read_key(file, &path.display().to_string())
 }
 

@@ -2,12 +2,11 @@
 //! The envelope's other fields are the AAD, so a wrap opens only in the envelope, the file and
 //! the volume that it was made for.
 
-use crate::crypto::{AeadKey, NONCE_LEN, Nonce, SECRET_LEN, Secret, TAG_LEN, Tag, random_array};
-use crate::format::{Envelope, KeyId, Mode, WRAPPED_DEK_LEN, WrapAlgorithm};
-
 use super::clock::unix_now;
 use super::error::KeyError;
 use super::provider::Binding;
+use crate::crypto::{AeadKey, NONCE_LEN, Nonce, SECRET_LEN, Secret, TAG_LEN, Tag, random_array};
+use crate::format::{Envelope, KeyId, Mode, WRAPPED_DEK_LEN, WrapAlgorithm};
 
 /// Who wraps: the fields of an envelope that name the key.
 pub(super) struct Wrapper<'a> {
