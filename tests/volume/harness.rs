@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ssefs::crypto::{AeadKey, Secret, random_array};
 use ssefs::format::{
     Descriptor, Envelope, FORMAT_VERSION, FileId, KeyId, KeySlot, Mode, VolumeId, WrapAlgorithm,
 };
-use ssefs::keys::{Access, Binding, Caller, Generated, KeyError, KeyProvider, Keyring, Operation};
+use ssefs::keys::{Access, Binding, DekCache, KeyError, KeyProvider, Keyring};
 use ssefs::store::BackingFile;
 use ssefs::store::tree::DiskTree;
 use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError};
@@ -74,7 +75,8 @@ impl TestVolume {
     fn mount(&mut self) {
         let tree = Arc::new(DiskTree::open(self.directory.path()).unwrap());
         let directory = VolumeDirectory::claim(tree, "a test").unwrap();
-        let keyring = Keyring { provider: Box::new(FixedKey) };
+        let cache = DekCache::new(16, Duration::from_secs(60));
+        let keyring = Keyring::new(vec![Box::new(FixedKey)], Mode::Kms, cache);
         let (descriptor, volume_key) = match directory.descriptor().unwrap() {
             Some(descriptor) => {
                 let binding = Binding { volume: descriptor.volume_id, file: FileId::VOLUME };
@@ -108,13 +110,18 @@ struct FixedKey;
 
 impl KeyProvider for FixedKey {
     fn mode(&self) -> Mode {
-        Mode::Supplied
+        Mode::Kms
     }
 
-    fn generate(&self, binding: Binding, _: &Access<'_>) -> Result<Generated, KeyError> {
-        let dek = Secret::random();
+    fn wrap(
+        &self,
+        dek: &Secret,
+        _: Option<&Envelope>,
+        binding: Binding,
+        _: &Access<'_>,
+    ) -> Result<Envelope, KeyError> {
         let mut envelope = Envelope {
-            mode: Mode::Supplied,
+            mode: Mode::Kms,
             provider: "test".into(),
             key_id: KeyId("fixed".into()),
             key_version: 1,
@@ -129,7 +136,7 @@ impl KeyProvider for FixedKey {
         let key = AeadKey::new(&Secret::copy_from(&WRAPPING_KEY));
         let tag = key.seal(&nonce, &aad, dek.expose(), &mut wrapped);
         envelope.wrapped_dek = [&nonce[..], &wrapped, &tag].concat();
-        Ok(Generated { dek, envelope })
+        Ok(envelope)
     }
 
     fn unwrap(
@@ -152,12 +159,7 @@ impl KeyProvider for FixedKey {
 }
 
 fn with_access<T>(work: impl FnOnce(&Access<'_>) -> T) -> T {
-    work(&Access {
-        caller: Caller { uid: 0, gid: 0, pid: 0 },
-        operation: Operation::Open,
-        path: &PathBuf::new,
-        key_id: None,
-    })
+    work(&Access::own(&PathBuf::new))
 }
 
 /// `len` bytes that differ from place to place and from `seed` to `seed`.
