@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern, shell};
+use crate::harness::{Mount, Setup, assert_errno, assert_same, open_or_create, pattern, shell};
 
 crate::matrix! { Setup::new().mount_only("a plain directory encrypts nothing") =>
     no_plaintext_below,
@@ -85,7 +85,7 @@ fn no_plaintext_below(m: &mut Mount) {
     file.set_len(10_000_020).unwrap();
     drop(file);
     let mut map = {
-        let file = File::options().read(true).write(true).create(true).open(m.path("map")).unwrap();
+        let file = open_or_create(m.path("map"));
         file.set_len(8192).unwrap();
         crate::harness::sys::Map::shared(&file, 8192).unwrap()
     };

@@ -11,6 +11,7 @@ pub mod scratch;
 pub mod sys;
 pub mod user;
 
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -39,11 +40,13 @@ macro_rules! matrix {
         mod $name {
             #[test]
             fn writeback_on() {
-                $crate::harness::run_with_writeback({ use super::Setup; $setup }, true, super::$name);
+                use super::Setup;
+                $crate::harness::run_with_writeback($setup, true, super::$name);
             }
             #[test]
             fn writeback_off() {
-                $crate::harness::run_with_writeback({ use super::Setup; $setup }, false, super::$name);
+                use super::Setup;
+                $crate::harness::run_with_writeback($setup, false, super::$name);
             }
         }
     )+};
@@ -63,7 +66,7 @@ pub fn skip(reason: &str) {
     let line = format!("SKIPPED {}: {reason}", test_name());
     eprintln!("{line}");
     if let Some(path) = std::env::var_os("SSEFS_TEST_SKIPS") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
         writeln!(file, "{line}").unwrap();
     }
 }
@@ -112,6 +115,13 @@ pub fn shell(directory: &Path, script: &str) -> String {
     command.args(["-euo", "pipefail", "-c", script]).current_dir(directory);
     let output = succeed(command.env("LC_ALL", "C").env("HOME", directory));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Opens for reading and writing what may or may not exist.
+#[track_caller]
+pub fn open_or_create(path: impl AsRef<Path>) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
 /// Waits until `condition` holds, at most `limit`.
@@ -179,7 +189,7 @@ pub fn assert_same(actual: &[u8], expected: &[u8], what: &str) {
     if let Some(at) = (0..actual.len()).find(|&at| actual[at] != expected[at]) {
         let wrong = (at..actual.len()).filter(|&i| actual[i] != expected[i]).count();
         panic!(
-            "{what}: first difference at {at} (block {}), {wrong} bytes differ: {:02x?} for {:02x?}",
+            "{what}: differs first at {at} (block {}), in {wrong} bytes: {:02x?} for {:02x?}",
             at / 4096,
             &actual[at..actual.len().min(at + 16)],
             &expected[at..actual.len().min(at + 16)]

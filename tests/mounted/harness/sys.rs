@@ -58,7 +58,8 @@ impl Map {
 
     pub fn sync(&self) -> io::Result<()> {
         // SAFETY: the range is exactly the mapping.
-        Ok(unsafe { rustix::mm::msync(self.base, self.len, MsyncFlags::SYNC)? })
+        unsafe { rustix::mm::msync(self.base, self.len, MsyncFlags::SYNC)? };
+        Ok(())
     }
 }
 
@@ -146,7 +147,8 @@ fn record_lock_call(file: &File, command: libc::c_int, lock: &mut libc::flock) -
 /// Gives the calling thread its own working directory and umask.
 pub fn own_directory_and_umask() -> io::Result<()> {
     // SAFETY: only `FS` is unshared; the descriptor table stays common.
-    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS)? })
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS)? };
+    Ok(())
 }
 
 /// `truncate(2)`: by name, for what cannot be opened for writing.

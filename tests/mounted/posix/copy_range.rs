@@ -1,12 +1,12 @@
 //! copy_file_range and sendfile.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{copy_file_range, sendfile};
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_errno, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     whole_file,
@@ -33,8 +33,7 @@ fn copy_all(from: &File, mut from_at: u64, to: &File, mut to_at: u64, len: usize
 }
 
 fn open(m: &Mount, name: &str) -> File {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).open(m.path(name)).unwrap()
+    open_or_create(m.path(name))
 }
 
 fn whole_file(m: &mut Mount) {

@@ -1,12 +1,12 @@
 //! fallocate in its four modes, and refusal of the modes that shift blocks.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_errno, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     plain_extends_with_zeros,
@@ -43,8 +43,7 @@ const RANGES: &[(usize, usize)] = &[
 ];
 
 fn open(m: &Mount) -> File {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).open(m.path("f")).unwrap()
+    open_or_create(m.path("f"))
 }
 
 fn plain_extends_with_zeros(m: &mut Mount) {

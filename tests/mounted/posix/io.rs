@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::harness::child::say;
-use crate::harness::{Mount, Peer, Random, Setup, assert_same, pattern};
+use crate::harness::{Mount, Peer, Random, Setup, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     sizes_at_every_edge_read_back,
@@ -134,8 +134,7 @@ fn reads_at_and_past_the_end(m: &mut Mount) {
 }
 
 fn vectored_and_positioned(m: &mut Mount) {
-    let mut options = OpenOptions::new();
-    let mut file = options.read(true).write(true).create(true).open(m.path("f")).unwrap();
+    let mut file = open_or_create(m.path("f"));
     let (one, two, three) = (pattern(1, 4000), pattern(2, 5000), pattern(3, 1));
     let slices = [IoSlice::new(&one), IoSlice::new(&two), IoSlice::new(&three)];
     assert_eq!(file.write_vectored(&slices).unwrap(), 9001);
@@ -202,10 +201,7 @@ fn random_operations_match_a_model(m: &mut Mount) {
     for seed in 0..4 {
         let mut random = Random::new(seed);
         let path = m.path(format!("f{seed}"));
-        let open = |path: &PathBuf| {
-            OpenOptions::new().read(true).write(true).create(true).open(path).unwrap()
-        };
-        let (mut file, mut model) = (open(&path), Vec::new());
+        let (mut file, mut model) = (open_or_create(&path), Vec::new());
         let mut history = Vec::new();
         for step in 0..400 {
             history.push(random_operation(&mut random, &file, &mut model));
@@ -213,7 +209,7 @@ fn random_operations_match_a_model(m: &mut Mount) {
                 if step % 160 == 159 {
                     drop(file);
                     m.remount();
-                    file = open(&path);
+                    file = open_or_create(&path);
                 }
                 let recent = &history[history.len() - 40..];
                 let context = format!("seed {seed}, step {step}, the last 40: {recent:?}");

@@ -1,6 +1,5 @@
 //! flock, POSIX record locks and open-file locks, between processes and within one.
 
-use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
@@ -10,7 +9,7 @@ use crate::harness::child::say;
 use crate::harness::sys::{
     RecordLock, blocking_record_lock, set_open_file_lock, set_record_lock, wait_record_lock,
 };
-use crate::harness::{Mount, Peer, Setup, assert_errno};
+use crate::harness::{Mount, Peer, Setup, assert_errno, open_or_create};
 
 crate::matrix! { Setup::new() =>
     flock_excludes_another_process,
@@ -25,16 +24,6 @@ crate::matrix! { Setup::new() =>
     locks_do_not_outlive_an_unlinked_file,
 }
 
-fn open(path: impl Into<PathBuf>) -> File {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.into())
-        .unwrap()
-}
-
 fn outcome<T, E: Into<std::io::Error>>(result: Result<T, E>) -> String {
     match result.map_err(Into::into) {
         Ok(_) => "ok".to_owned(),
@@ -47,7 +36,7 @@ fn outcome<T, E: Into<std::io::Error>>(result: Result<T, E>) -> String {
 
 /// Answers `exclusive`, `shared`, `unlock` with `ok` or `busy`.
 pub fn flock_role(path: PathBuf, lines: &mut dyn Iterator<Item = String>) {
-    let file = open(path);
+    let file = open_or_create(path);
     for line in lines {
         let operation = match line.as_str() {
             "exclusive" => FlockOperation::NonBlockingLockExclusive,
@@ -62,7 +51,7 @@ pub fn flock_role(path: PathBuf, lines: &mut dyn Iterator<Item = String>) {
 /// Answers `read|write|none|wait START LEN` with `ok` or `busy`, `test START LEN` with the
 /// lock in the way.
 pub fn record_lock_role(path: PathBuf, lines: &mut dyn Iterator<Item = String>) {
-    let file = open(path);
+    let file = open_or_create(path);
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();
         let (start, len) = (words[1].parse().unwrap(), words[2].parse().unwrap());
@@ -84,7 +73,7 @@ pub fn record_lock_role(path: PathBuf, lines: &mut dyn Iterator<Item = String>) 
 }
 
 fn flock_excludes_another_process(m: &mut Mount) {
-    let file = open(m.path("f"));
+    let file = open_or_create(m.path("f"));
     let mut peer = Peer::start("flock", m.path("f"));
     flock(&file, FlockOperation::LockExclusive).unwrap();
     assert_eq!(peer.ask("exclusive"), "busy");
@@ -95,7 +84,7 @@ fn flock_excludes_another_process(m: &mut Mount) {
 }
 
 fn flock_shared_by_two(m: &mut Mount) {
-    let file = open(m.path("f"));
+    let file = open_or_create(m.path("f"));
     let mut peer = Peer::start("flock", m.path("f"));
     flock(&file, FlockOperation::LockShared).unwrap();
     assert_eq!(peer.ask("shared"), "ok");
@@ -105,7 +94,7 @@ fn flock_shared_by_two(m: &mut Mount) {
 }
 
 fn flock_excludes_within_one_process(m: &mut Mount) {
-    let (one, two) = (open(m.path("f")), open(m.path("f")));
+    let (one, two) = (open_or_create(m.path("f")), open_or_create(m.path("f")));
     flock(&one, FlockOperation::LockExclusive).unwrap();
     assert_errno(flock(&two, FlockOperation::NonBlockingLockExclusive), Errno::WOULDBLOCK);
     let copy = one.try_clone().unwrap();
@@ -116,7 +105,7 @@ fn flock_excludes_within_one_process(m: &mut Mount) {
 }
 
 fn flock_ends_with_its_process(m: &mut Mount) {
-    let file = open(m.path("f"));
+    let file = open_or_create(m.path("f"));
     let mut peer = Peer::start("flock", m.path("f"));
     assert_eq!(peer.ask("exclusive"), "ok");
     drop(peer);
@@ -124,7 +113,7 @@ fn flock_ends_with_its_process(m: &mut Mount) {
 }
 
 fn record_locks_exclude_by_range(m: &mut Mount) {
-    let file = open(m.path("f"));
+    let file = open_or_create(m.path("f"));
     let mut peer = Peer::start("record-lock", m.path("f"));
     set_record_lock(&file, RecordLock::Write, 100, 50).unwrap();
     assert_eq!(peer.ask("write 149 1"), "busy");
@@ -143,7 +132,7 @@ fn record_locks_exclude_by_range(m: &mut Mount) {
 }
 
 fn record_lock_wait_is_granted(m: &mut Mount) {
-    let file = open(m.path("f"));
+    let file = open_or_create(m.path("f"));
     let mut peer = Peer::start("record-lock", m.path("f"));
     set_record_lock(&file, RecordLock::Write, 0, 0).unwrap();
     peer.tell("wait 0 10");
@@ -155,7 +144,7 @@ fn record_lock_wait_is_granted(m: &mut Mount) {
 }
 
 fn record_locks_end_with_their_process(m: &mut Mount) {
-    let file = open(m.path("f"));
+    let file = open_or_create(m.path("f"));
     let mut peer = Peer::start("record-lock", m.path("f"));
     assert_eq!(peer.ask("write 0 0"), "ok");
     drop(peer);
@@ -163,7 +152,7 @@ fn record_locks_end_with_their_process(m: &mut Mount) {
 }
 
 fn record_locks_do_not_exclude_their_owner(m: &mut Mount) {
-    let (one, two) = (open(m.path("f")), open(m.path("f")));
+    let (one, two) = (open_or_create(m.path("f")), open_or_create(m.path("f")));
     let mut peer = Peer::start("record-lock", m.path("f"));
     set_record_lock(&one, RecordLock::Write, 0, 10).unwrap();
     set_record_lock(&two, RecordLock::Write, 5, 10).unwrap();
@@ -175,7 +164,7 @@ fn record_locks_do_not_exclude_their_owner(m: &mut Mount) {
 }
 
 fn open_file_locks_exclude_within_one_process(m: &mut Mount) {
-    let (one, two) = (open(m.path("f")), open(m.path("f")));
+    let (one, two) = (open_or_create(m.path("f")), open_or_create(m.path("f")));
     set_open_file_lock(&one, RecordLock::Write, 0, 10).unwrap();
     let busy = set_open_file_lock(&two, RecordLock::Write, 5, 1);
     assert_errno(busy, Errno::AGAIN);
@@ -185,10 +174,10 @@ fn open_file_locks_exclude_within_one_process(m: &mut Mount) {
 }
 
 fn locks_do_not_outlive_an_unlinked_file(m: &mut Mount) {
-    let old = open(m.path("f"));
+    let old = open_or_create(m.path("f"));
     flock(&old, FlockOperation::LockExclusive).unwrap();
     std::fs::remove_file(m.path("f")).unwrap();
-    let new = open(m.path("f"));
+    let new = open_or_create(m.path("f"));
     flock(&new, FlockOperation::NonBlockingLockExclusive).unwrap();
     set_record_lock(&old, RecordLock::Write, 0, 0).unwrap();
     let mut peer = Peer::start("record-lock", m.path("f"));

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::harness::sys::Map;
-use crate::harness::{Mount, Setup, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     shared_map_shows_the_file,
@@ -123,7 +123,7 @@ fn map_past_the_end_reads_zeros_and_stores_none(m: &mut Mount) {
 }
 
 fn map_of_a_sparse_file(m: &mut Mount) {
-    let file = File::options().read(true).write(true).create(true).open(m.path("f")).unwrap();
+    let file = open_or_create(m.path("f"));
     let len = 200 * 4096;
     file.set_len(len as u64).unwrap();
     let mut map = Map::shared(&file, len).unwrap();

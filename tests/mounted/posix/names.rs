@@ -59,7 +59,8 @@ fn odd_bytes_in_names(m: &mut Mount) {
         .map(|entry| entry.unwrap().file_name().as_bytes().to_vec())
         .collect();
     let mut expected: Vec<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
 }
 

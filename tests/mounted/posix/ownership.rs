@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
 use crate::harness::user::on_own_thread;
-use crate::harness::{ALICE, BOB, Mount, Setup, User, assert_errno};
+use crate::harness::{ALICE, BOB, Mount, Setup, User, assert_errno, open_or_create};
 
 crate::matrix! { Setup::new() =>
     umask_applies,
@@ -207,8 +207,7 @@ fn chown_by_an_ordinary_user(m: &mut Mount) {
 fn open_descriptor_outlives_permission(m: &mut Mount) {
     use std::os::unix::fs::FileExt;
     User::ordinary(ALICE).run(|| {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).open(m.path("f")).unwrap();
+        let file = open_or_create(m.path("f"));
         set_mode(&m.path("f"), 0);
         file.write_all_at(b"still open", 0).unwrap();
         file.sync_all().unwrap();

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_errno, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     full_file_is_one_extent,
@@ -73,8 +73,7 @@ fn sparse_file_shows_its_data(m: &mut Mount) {
 }
 
 fn data_shows_right_after_a_write(m: &mut Mount) {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).open(m.path("f")).unwrap();
+    let file = open_or_create(m.path("f"));
     file.set_len(64 << 20).unwrap();
     for megabyte in [40u64, 7, 63, 20] {
         let start = (megabyte << 20) + 123;
@@ -102,7 +101,7 @@ fn punched_holes_show(m: &mut Mount) {
 }
 
 fn copying_by_extents_keeps_the_content(m: &mut Mount) {
-    let file = OpenOptions::new().read(true).write(true).create(true).open(m.path("f")).unwrap();
+    let file = open_or_create(m.path("f"));
     for index in 0..40u64 {
         let start = index * 300_007 % 9_000_000;
         file.write_all_at(&pattern(index, 1 + (index as usize * 977) % 30_000), start).unwrap();

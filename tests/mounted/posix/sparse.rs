@@ -1,12 +1,12 @@
 //! Sparse files of many TiB: the backing ext4 ends at 16 TiB, and so do offsets of 32-bit
 //! block numbers, sums of pages, and products that overflow.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Setup, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     data_past_four_tebibytes,
@@ -18,8 +18,7 @@ crate::matrix! { Setup::new() =>
 const TIB: u64 = 1 << 40;
 
 fn open(m: &Mount) -> File {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).open(m.path("f")).unwrap()
+    open_or_create(m.path("f"))
 }
 
 fn data_past_four_tebibytes(m: &mut Mount) {

@@ -1,10 +1,10 @@
 //! fsync, fdatasync, syncfs: what they acknowledge is on the backing store, as shown by a
 //! daemon that dies right after.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use crate::harness::{Mount, Setup, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     fsync_of_an_open_file,
@@ -16,8 +16,7 @@ crate::matrix! { Setup::new() =>
 }
 
 fn open(m: &Mount, name: &str) -> File {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).open(m.path(name)).unwrap()
+    open_or_create(m.path(name))
 }
 
 fn crash(m: &mut Mount) {

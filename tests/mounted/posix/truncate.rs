@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_errno, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     cut_to_every_edge,
@@ -89,8 +89,7 @@ fn cut_and_extend_reads_zeros(m: &mut Mount) {
 }
 
 fn many_cuts_and_extensions(m: &mut Mount) {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).open(m.path("f")).unwrap();
+    let file = open_or_create(m.path("f"));
     let mut model: Vec<u8> = Vec::new();
     for round in 0..200u64 {
         let size = (round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 100_000;

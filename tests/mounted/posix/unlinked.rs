@@ -8,7 +8,7 @@ use rustix::fs::{FallocateFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use crate::harness::user::on_own_thread;
-use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern};
+use crate::harness::{Mount, Setup, assert_errno, assert_same, open_or_create, pattern};
 
 crate::matrix! { Setup::new() =>
     reads_and_writes_go_on,
@@ -26,8 +26,7 @@ crate::matrix! { Setup::new() =>
 }
 
 fn unlinked(m: &Mount, data: &[u8]) -> File {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).open(m.path("f")).unwrap();
+    let file = open_or_create(m.path("f"));
     file.write_all_at(data, 0).unwrap();
     fs::remove_file(m.path("f")).unwrap();
     file

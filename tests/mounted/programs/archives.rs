@@ -47,9 +47,8 @@ fn describe(directory: &Path) -> String {
         "find . -mindepth 1 ! -type d -printf '%P %y %m %U:%G %s %T@ %n %l\\n' | sort
          find . -mindepth 1 -type d -printf '%P %y %m %U:%G %T@\\n' | sort
          find . -type f -exec sha256sum {} + | sort -k2
-         find . | sort | tr '\\n' '\\0' > ../names
-         xargs -0 getfattr -hd -m '^user\\.' < ../names
-         xargs -0 getfacl -pn < ../names
+         find . -print0 | sort -z | xargs -0 getfattr -hd -m '^user\\.'
+         find . ! -type l -print0 | sort -z | xargs -0 getfacl -pn
          find . -samefile file5 | sort",
     )
 }
@@ -96,17 +95,22 @@ fn rsync_there_and_back(m: &mut Mount) {
         return;
     }
     let tree = make_tree(m);
-    shell(m.scratch(), "mkdir mnt/t back; rsync -aHAX -31841 --numeric-ids tree/ mnt/t/");
+    shell(
+        m.scratch(),
+        "mkdir mnt/t back; rsync -aHAX --modify-window=-1 --numeric-ids tree/ mnt/t/",
+    );
     m.remount();
-    let again = shell(m.scratch(), "rsync -aHAXi -32861 --numeric-ids --checksum tree/ mnt/t/");
+    let again =
+        shell(m.scratch(), "rsync -aHAXi --modify-window=-1 --numeric-ids --checksum tree/ mnt/t/");
     assert_eq!(again, "", "a second run finds something to change");
-    shell(m.scratch(), "rsync -aHAXS -34401 --numeric-ids mnt/t/ back/");
+    shell(m.scratch(), "rsync -aHAXS --modify-window=-1 --numeric-ids mnt/t/ back/");
     compare(&m.path("t"), &m.scratch().join("back"), &tree);
     // Updates in place: what rsync writes into existing blocks.
     shell(
         m.scratch(),
-        "echo more >> tree/file7; printf x | dd of=tree/file7 bs=1 seek=5000 conv=notrunc status=none
-         rsync -aHAX -37411 --numeric-ids --inplace --no-whole-file tree/ mnt/t/
+        "echo more >> tree/file7
+         printf x | dd of=tree/file7 bs=1 seek=5000 conv=notrunc status=none
+         rsync -aHAX --modify-window=-1 --numeric-ids --inplace --no-whole-file tree/ mnt/t/
          cmp tree/file7 mnt/t/file7",
     );
 }

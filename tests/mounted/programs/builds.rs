@@ -22,8 +22,9 @@ fn c_program_of_several_files(m: &mut Mount) {
          { echo '#include <stdio.h>'; echo '#include \"all.h\"'; echo 'int main(void) { int x = 0;'
            for i in $(seq 20); do echo \"x = f$i(x);\"; done
            echo 'printf(\"%d\\n\", x); return 0; }'; } > main.c
-         printf 'OBJ=$(patsubst %%.c,%%.o,$(wildcard *.c))\\nprog: $(OBJ)\\n\\tgcc -g -o $@ $^\\n' > Makefile
-         printf '%%.o: %%.c all.h\\n\\tgcc -g -O1 -c -o $@ $<\\n' >> Makefile
+         { echo 'OBJ = $(patsubst %.c,%.o,$(wildcard *.c))'; echo 'prog: $(OBJ)'
+           printf '\\tgcc -g -o $@ $^\\n%%.o: %%.c all.h\\n\\tgcc -g -O1 -c -o $@ $<\\n'
+         } > Makefile
          make -sj2
          ./prog
          ar rcs lib.a f*.o && gcc -g main.o lib.a -o linked && ./linked
