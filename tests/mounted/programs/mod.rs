@@ -3,6 +3,7 @@
 mod archives;
 mod builds;
 mod database;
+mod fsx;
 mod git;
 mod mounting;
 mod sqlite;
