@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use child::Peer;
 pub use mount::{Mount, Setup};
-pub use user::{ALICE, BOB, User, is_root};
+pub use user::{ALICE, BOB, NOBODY, User, is_root};
 
 /// Runs a test of the matrix: once with the kernel's writeback cache and once without.
 pub fn run_with_writeback(setup: Setup, writeback: bool, body: fn(&mut Mount)) {

@@ -188,11 +188,11 @@ impl Mount {
         let daemon = self.daemon.as_mut().expect("started above");
         let mount_point = &self.mount_point;
         let mut ended = None;
-        let answers = wait_for(START_LIMIT, || {
+        let stands = wait_for(START_LIMIT, || {
             ended = daemon.try_wait().unwrap();
-            ended.is_some() || is_mounted(mount_point) && fs::metadata(mount_point).is_ok()
+            ended.is_some() || is_mounted(mount_point) && answers(mount_point)
         });
-        assert!(answers && ended.is_none(), "mount: {ended:?}\n{command:?}\n{}", self.log());
+        assert!(stands && ended.is_none(), "mount: {ended:?}\n{command:?}\n{}", self.log());
     }
 
     /// `ssefs mount` with everything but `-f`, standard streams untouched.
@@ -265,6 +265,14 @@ impl Drop for Mount {
 pub fn binary() -> PathBuf {
     let built = || PathBuf::from(env!("CARGO_BIN_EXE_ssefs"));
     std::env::var_os("SSEFS_TEST_BIN").map_or_else(built, PathBuf::from)
+}
+
+/// Whether the daemon answers, if only to say that the mount is another user's.
+fn answers(mount_point: &Path) -> bool {
+    match fs::metadata(mount_point) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// A link or copy of the program where any user can reach it.

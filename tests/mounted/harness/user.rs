@@ -17,6 +17,8 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// An ordinary user with an account everywhere, for programs that look their user up.
+pub const NOBODY: u32 = 65_534;
 /// An ordinary user with nothing of its own.
 pub const ALICE: u32 = 54_321;
 /// A second ordinary user, of no common group with the first.

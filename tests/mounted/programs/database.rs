@@ -1,15 +1,13 @@
-//! PostgreSQL: initdb, pgbench, a shutdown and a start again, as an ordinary user.
+//! PostgreSQL: initdb, pgbench, a shutdown and a start again, as an ordinary user with an account,
+//! since the server refuses root and users without one.
 
 use std::path::PathBuf;
 
-use crate::harness::{Mount, Setup, shell, skip};
+use crate::harness::{Mount, NOBODY, Setup, shell, skip};
 
 crate::matrix! { Setup::new().for_all_users() =>
     initdb_and_pgbench,
 }
-
-/// The server refuses root and a user without an account; this one has an account everywhere.
-const NOBODY: u32 = 65_534;
 
 /// Where the distribution keeps the server's programs: not on the PATH.
 fn server_programs() -> Option<PathBuf> {

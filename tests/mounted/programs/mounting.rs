@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::scratch::is_mounted;
 use crate::harness::{
-    ALICE, Mount, Setup, User, assert_same, is_root, needs_program, needs_root, pattern, shell,
+    Mount, NOBODY, Setup, User, assert_same, is_root, needs_program, needs_root, pattern, shell,
     skip, succeed, wait_for,
 };
 
@@ -102,29 +102,33 @@ fn terminated_daemon_unmounts() {
 
 #[test]
 fn ordinary_user_mounts_and_works() {
-    let Some(m) = idle(Setup::new().owned_by(User::ordinary(ALICE))) else { return };
-    if !needs_program("fusermount3") || !needs_program("setpriv") {
+    let setup = Setup::new().owned_by(User::ordinary(NOBODY)).mount_only("nothing is mounted");
+    if !needs_root() || !needs_program("fusermount3") || !needs_program("setpriv") {
         return;
     }
     let device = fs::OpenOptions::new();
     let usable =
-        User::ordinary(ALICE).run(|| device.clone().read(true).write(true).open("/dev/fuse"));
+        User::ordinary(NOBODY).run(|| device.clone().read(true).write(true).open("/dev/fuse"));
     if let Err(error) = usable {
         return skip(&format!("ordinary users may not open /dev/fuse: {error}"));
     }
+    let Some(mut m) = setup.start() else { return };
+    m.unmount();
     succeed(&mut m.mount_command());
-    let as_alice = |script: &str| {
+    let as_nobody = |script: &str| {
         let script = script.replace('\'', "'\\''");
-        let become_her = format!("setpriv --reuid {ALICE} --regid {ALICE} --clear-groups");
-        shell(m.scratch(), &format!("{become_her} bash -euc '{script}'"))
+        let become_nobody = format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups");
+        shell(m.scratch(), &format!("{become_nobody} bash -euc '{script}'"))
     };
-    as_alice("cd mnt; cp -a /usr/include/linux copy; diff -r /usr/include/linux copy; id -u > who");
-    assert_eq!(as_alice("stat -c %u mnt/copy").trim(), ALICE.to_string());
+    as_nobody(
+        "cd mnt; cp -a /usr/include/linux copy; diff -r /usr/include/linux copy; id -u > who",
+    );
+    assert_eq!(as_nobody("stat -c %u mnt/copy").trim(), NOBODY.to_string());
     // Without allow_other even root stays out.
     assert!(fs::read_dir(m.mnt()).is_err(), "another user sees the mount");
     succeed(m.command().arg("unmount").arg(m.mnt()));
     succeed(&mut m.mount_command());
-    as_alice("diff -r /usr/include/linux mnt/copy; fusermount3 -u mnt");
+    as_nobody("diff -r /usr/include/linux mnt/copy; fusermount3 -u mnt");
     assert!(wait_for(Duration::from_secs(10), || daemons(&m).is_empty()));
 }
 
