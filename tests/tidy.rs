@@ -350,7 +350,9 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+        self.path.starts_with("tests/")
+            || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
     }
 
     /// Lines up to the test module at the file's end.
@@ -358,7 +360,7 @@ impl Source {
         let lines: Vec<&str> = self.code.lines().collect();
         let attribute = lines.iter().rposition(|line| line.starts_with("#[cfg(test)]"));
         let module = attribute.filter(|&at| {
-            lines.get(at + 1).is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
+            lines.get(at + 1).is_some_and(|line| line.contains("mod tests") && line.ends_with('{'))
         });
         module.unwrap_or(lines.len())
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use proptest::prelude::*;
+use proptest::prelude::{ProptestConfig, prop, proptest};
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use proptest::prelude::*;
+use proptest::prelude::{
+    Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
 use ssefs::store::SyncScope;
 use ssefs::store::memory::MemoryFile;
 use ssefs::volume::EncryptedFile;
