@@ -9,7 +9,7 @@ use super::error::VolumeError;
 use super::gaps::Gaps;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
-use crate::crypto::{AeadKey, MacKey, Secret, derive};
+use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
     BlockIndex, CipherOffset, DATA_KEY_LABEL, FileId, Header, PAGE_LEN, PageIndex, PlainSize,
     STATE_MAC_LABEL, StateFlags, StateRecord, blocks_in, entry_place,
@@ -26,9 +26,10 @@ pub(super) struct FileKeys {
 
 impl FileKeys {
     pub(super) fn derive(dek: &Secret) -> Self {
+        let keys = Derivation::new(dek);
         Self {
-            data: AeadKey::new(&derive(dek, DATA_KEY_LABEL)),
-            state: MacKey::new(&derive(dek, STATE_MAC_LABEL)),
+            data: AeadKey::new(&keys.key(DATA_KEY_LABEL)),
+            state: MacKey::new(&keys.key(STATE_MAC_LABEL)),
         }
     }
 }
