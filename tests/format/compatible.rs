@@ -9,7 +9,7 @@ use ssefs::crypto::Secret;
 use ssefs::keys::{Keystore, SuppliedSource};
 use tempfile::TempDir;
 
-use super::fixture::{PASSPHRASE, passphrase, pattern};
+use super::fixture::{PASSPHRASE, make_private_dir, passphrase, pattern, put_private};
 use super::independent::envelope::{Envelope, MANAGED, SUPPLIED};
 use super::independent::file::{
     MAY_HAVE_HOLES, RESIZING, Reading, State, Writing, cipher_size, entry_at, plain_size, read,
@@ -68,7 +68,7 @@ fn todays_code_opens_a_volume_made_by_the_page_alone() {
 fn a_keystore_made_by_the_page_alone_opens() {
     let scratch = tempfile::tempdir().unwrap();
     let keystore = scratch.path().join("keystore");
-    private_dir(&keystore);
+    make_private_dir(&keystore);
     let (root, material): (Key, Key) = ([0x11; 32], [0x22; 32]);
     let parameters = json!({ "memory_kib": 64, "passes": 1, "lanes": 1, "salt": "000102030405060708090a0b0c0d0e0f" });
     put_private(&keystore.join("root.json"), &protected_root(&root, PASSPHRASE, &parameters));
@@ -284,15 +284,4 @@ fn refusal(scratch: &TempDir, bytes: &[u8]) -> Option<String> {
 fn put_volume_epochs_anew(scratch: &TempDir) {
     let epochs = write_epochs(LAST_EPOCH, &[UNCLEAN_EPOCH], &VOLUME, &VOLUME_KEY);
     fs::write(scratch.path().join(".ssefs/epochs.json"), epochs).unwrap();
-}
-
-fn private_dir(path: &Path) {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().mode(0o700).create(path).unwrap();
-}
-
-fn put_private(path: &Path, bytes: &[u8]) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, bytes).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

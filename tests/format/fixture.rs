@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -127,17 +127,26 @@ pub fn walk(root: &Path, visit: &mut impl FnMut(&Path)) {
     }
 }
 
+/// Makes a directory that only its owner may enter.
+pub fn make_private_dir(path: &Path) {
+    fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+}
+
+/// Writes a file that only its owner may read.
+pub fn put_private(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 fn copy_tree(from: &Path, to: &Path) {
     walk(from, &mut |path| {
         let target = to.join(path.strip_prefix(from).unwrap());
         if path.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(path).unwrap(), &target).unwrap();
         } else if path.is_dir() {
-            fs::create_dir(&target).unwrap();
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o700)).unwrap();
+            make_private_dir(&target);
         } else {
-            fs::copy(path, &target).unwrap();
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+            put_private(&target, &fs::read(path).unwrap());
         }
     });
 }
