@@ -1,9 +1,17 @@
 //! Backing-file I/O behind a narrow trait, so that crashes and faults can be tested
-//! without a disk: `disk` is the real one, `memory` and `faulty` serve the tests.
+//! without a disk: `disk` is the real one, `memory` and `faulty` serve the tests. Directories
+//! and attributes are in `tree`.
 //! Knows nothing of encryption: offsets and sizes here are those of the ciphertext.
 
-use std::io;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+
+pub mod disk;
+pub mod faulty;
+pub mod memory;
+pub mod tree;
+
+#[cfg(test)]
+mod conformance;
 
 /// What a sync must make durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

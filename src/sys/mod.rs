@@ -1,4 +1,10 @@
 //! Raw system calls and memory: the only module that holds `unsafe`, each use with its reason.
-//! Knows nothing of what the files or bytes mean.
+//! What `rustix` and the standard library offer safely is used from there and not repeated
+//! here. Knows nothing of what the files or bytes mean.
 
+pub mod buffer;
+pub mod daemon;
+pub mod directory;
+pub mod fd;
 pub mod locked;
+pub mod process;

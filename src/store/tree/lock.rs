@@ -1,0 +1,36 @@
+//! One user of a volume at a time: a lock that ends with the process, however it ends.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FlockOperation, OFlags, flock, openat};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{DirFd, DiskTree, component, permissions};
+
+/// An exclusive lock, held until this is dropped.
+#[derive(Debug)]
+pub struct FileLock {
+    _fd: OwnedFd,
+}
+
+impl DiskTree {
+    /// Locks the file `name`, made with mode 0600 where it is missing; `None` when another
+    /// process or another [`FileLock`] of this one holds it.
+    pub fn try_lock(&self, dir: &DirFd, name: &OsStr) -> io::Result<Option<FileLock>> {
+        let name = component(name)?;
+        let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let open = |access| retry_on_intr(|| openat(dir, name, access | flags, permissions(0o600)));
+        // Some network file systems want a writable descriptor; a read-only one has none.
+        let fd = match open(OFlags::RDWR) {
+            Err(Errno::ROFS | Errno::ACCESS) => open(OFlags::RDONLY)?,
+            other => other?,
+        };
+        match retry_on_intr(|| flock(&fd, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(Some(FileLock { _fd: fd })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Limits of this process and what others may see of its memory. Everything here concerns the
+//! whole process, so it is called once, at the start.
+
+use std::io;
+
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
+
+/// Lets neither a core dump nor a debugger of the same user read the memory.
+pub fn forbid_dumps() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one; returns the limit now in force.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
+}
+
+/// Keeps all memory, present and future, out of swap; false where the process may not.
+///
+/// Nothing is locked under a finite `RLIMIT_MEMLOCK`, because later allocations past the limit
+/// would fail then.
+pub fn lock_all_memory() -> io::Result<bool> {
+    if setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).is_err() {
+        return Ok(false);
+    }
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
+    Ok(true)
+}
+
+/// Makes files get the very mode bits that they are created with.
+pub fn clear_umask() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_field(name: &str) -> String {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn dumps_are_forbidden_and_own_descriptors_still_open() {
+        forbid_dumps().unwrap();
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(file.as_file());
+        std::fs::File::open(format!("/proc/self/fd/{number}")).unwrap();
+    }
+
+    #[test]
+    fn the_open_files_limit_reaches_its_maximum() {
+        let limit = raise_open_files_limit().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), limit);
+    }
+
+    #[test]
+    fn memory_is_locked_where_the_process_may_and_still_grows() {
+        let locked = lock_all_memory().unwrap();
+        assert_eq!(getrlimit(Resource::Memlock).current.is_none(), locked);
+        assert!(!locked || status_field("VmLck") != "0");
+        let more = vec![1_u8; 64 << 20];
+        assert_eq!(more.iter().map(|&byte| usize::from(byte)).sum::<usize>(), more.len());
+    }
+}
