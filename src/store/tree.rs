@@ -268,3 +268,6 @@ fn component(name: &OsStr) -> io::Result<&OsStr> {
 fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)
 }
+
+#[cfg(test)]
+mod tests;

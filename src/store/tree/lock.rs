@@ -12,7 +12,15 @@ use super::{DirFd, DiskTree, component, permissions};
 /// An exclusive lock, held until this is dropped.
 #[derive(Debug)]
 pub struct FileLock {
-    _fd: OwnedFd,
+    fd: OwnedFd,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that inherited the descriptor. It can
+        // only fail for a descriptor that is not open.
+        let _ = flock(&self.fd, FlockOperation::Unlock);
+    }
 }
 
 impl DiskTree {
@@ -28,7 +36,7 @@ impl DiskTree {
             other => other?,
         };
         match retry_on_intr(|| flock(&fd, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => Ok(Some(FileLock { _fd: fd })),
+            Ok(()) => Ok(Some(FileLock { fd })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -1,0 +1,209 @@
+//! What an open file knows of itself: keys, header, state, size and pages of entries. The
+//! operations on it are in the files beside this one, each an `impl` of [`Content`].
+
+use std::sync::Arc;
+
+use super::commit;
+use super::error::VolumeError;
+use super::gaps::Gaps;
+use super::mounted::Volume;
+use super::pages::{EntryPages, Page};
+use crate::crypto::{AeadKey, MacKey, Secret, derive};
+use crate::format::{
+    BlockIndex, CipherOffset, DATA_KEY_LABEL, FileId, Header, PAGE_LEN, PageIndex, PlainSize,
+    STATE_MAC_LABEL, StateFlags, StateRecord, blocks_in, entry_place,
+};
+use crate::store::BackingFile;
+
+/// The keys of one file, derived from its DEK.
+pub(super) struct FileKeys {
+    /// Seals blocks.
+    pub(super) data: AeadKey,
+    /// Authenticates the state record.
+    pub(super) state: MacKey,
+}
+
+impl FileKeys {
+    pub(super) fn derive(dek: &Secret) -> Self {
+        Self {
+            data: AeadKey::new(&derive(dek, DATA_KEY_LABEL)),
+            state: MacKey::new(&derive(dek, STATE_MAC_LABEL)),
+        }
+    }
+}
+
+/// The part of a file that exists once it has a DEK.
+pub(super) struct Sealing {
+    pub(super) keys: FileKeys,
+    pub(super) header: Header,
+    pub(super) pages: EntryPages,
+    /// The state record in page 0 of `pages`.
+    pub(super) state: StateRecord,
+    /// Whether page 0 is in the backing file. It is not while the file is empty: the header
+    /// then goes with the first write.
+    pub(super) on_disk: bool,
+    /// Seals made so far; `state.seal_count` is an upper bound of it that is on disk.
+    pub(super) seals: u64,
+}
+
+/// An open file, under its lock.
+pub(super) struct Content {
+    pub(super) volume: Arc<Volume>,
+    pub(super) backing: Arc<dyn BackingFile>,
+    /// Whether `backing` may be written.
+    pub(super) writable: bool,
+    /// `None` while the file is empty and nobody has wanted to write it.
+    pub(super) sealing: Option<Sealing>,
+    /// The plaintext size.
+    pub(super) size: PlainSize,
+    /// Skipped blocks that may still be filled.
+    pub(super) gaps: Gaps,
+    /// The size that the last successful sync covered.
+    pub(super) durable: PlainSize,
+    /// Entries may be ahead of the data that they describe: a block that does not open as its
+    /// newer generation may open as the one before.
+    pub(super) unsettled: bool,
+}
+
+impl Content {
+    /// The file's id, for messages; zeros while it has none.
+    pub(super) fn file_id(&self) -> FileId {
+        self.sealing.as_ref().map_or(FileId([0; 16]), |sealing| sealing.header.prologue.file_id)
+    }
+
+    /// The sealing of a file that has content, or a DEK ready for it.
+    pub(super) fn sealing(&self) -> Result<&Sealing, VolumeError> {
+        self.sealing.as_ref().ok_or(VolumeError::ReadOnly)
+    }
+
+    pub(super) fn sealing_mut(&mut self) -> Result<&mut Sealing, VolumeError> {
+        self.sealing.as_mut().ok_or(VolumeError::ReadOnly)
+    }
+
+    /// Whether `block` may be all zeros without a seal.
+    pub(super) fn may_be_hole(&self, block: BlockIndex) -> bool {
+        let flagged = |sealing: &Sealing| sealing.state.flags.may_have_holes;
+        self.sealing.as_ref().is_some_and(flagged) || self.gaps.contains(block.0)
+    }
+
+    /// Must come before the first change to blocks: makes sure that the state on disk names
+    /// this epoch and leaves room for `seals` more seals. For a file whose header is not on
+    /// disk yet it only prepares the state that goes with the first write.
+    pub(super) fn begin_change(&mut self, seals: u64) -> Result<(), VolumeError> {
+        if !self.writable {
+            return Err(VolumeError::ReadOnly);
+        }
+        let epoch = self.volume.epoch();
+        let file = self.file_id();
+        let sealing = self.sealing_mut()?;
+        let wanted = sealing.seals + seals;
+        if wanted > SEALS_LIMIT {
+            return Err(VolumeError::SealsExhausted { file });
+        }
+        if sealing.state.epoch == epoch && wanted <= sealing.state.seal_count {
+            return Ok(());
+        }
+        let mut state = sealing.state;
+        state.epoch = epoch;
+        if wanted > state.seal_count {
+            state.seal_count = (wanted + SEALS_RESERVED).min(SEALS_LIMIT);
+            if sealing.seals < SEALS_WARNING && wanted >= SEALS_WARNING {
+                log::warn!(
+                    "file {file}: its DEK has sealed 2^31 blocks of the 2^32 that are safe; \
+                     give it a new one with 'ssefs rekey'"
+                );
+            }
+        }
+        self.put_state(state)
+    }
+
+    /// Puts `state` into page 0, and page 0 into the backing file if it is there already. The
+    /// sequence is counted up here.
+    pub(super) fn put_state(&mut self, state: StateRecord) -> Result<(), VolumeError> {
+        let backing = Arc::clone(&self.backing);
+        let sealing = self.sealing_mut()?;
+        let state = StateRecord { sequence: sealing.state.sequence + 1, ..state };
+        if sealing.on_disk {
+            let mut page = sealing.pages.first.clone();
+            sealing.header.encode_state(&state, &sealing.keys.state, &mut page);
+            commit::write_page(&*backing, PageIndex(0), &page)?;
+            sealing.pages.first = page;
+        } else {
+            let Sealing { header, keys, pages, .. } = sealing;
+            header.encode_both_states(&state, &keys.state, &mut pages.first);
+        }
+        sealing.state = state;
+        Ok(())
+    }
+
+    /// Writes page 0 of a file that has none yet.
+    pub(super) fn put_header(&mut self) -> Result<(), VolumeError> {
+        let backing = Arc::clone(&self.backing);
+        let sealing = self.sealing_mut()?;
+        if !sealing.on_disk {
+            commit::write_page(&*backing, PageIndex(0), &sealing.pages.first)?;
+            sealing.on_disk = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the state record if it is behind what the file has become.
+    pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
+        let size = self.size.0;
+        let (gaps, durable) = (!self.gaps.is_empty(), self.durable.0.min(size));
+        let Some(sealing) = &self.sealing else { return Ok(()) };
+        if !sealing.on_disk || !self.writable || (sealing.state.size == size && !gaps) {
+            return Ok(());
+        }
+        let flags = StateFlags {
+            may_have_holes: sealing.state.flags.may_have_holes || gaps,
+            ..sealing.state.flags
+        };
+        self.put_state(StateRecord { size, durable_size: durable, flags, ..sealing.state })?;
+        self.gaps.clear();
+        Ok(())
+    }
+
+    /// The page that holds the entry of `block`: from the cache, or read and kept.
+    pub(super) fn entry_page(&self, block: BlockIndex) -> Result<Arc<Page>, VolumeError> {
+        let sealing = self.sealing()?;
+        let (index, _) = entry_place(block);
+        if index == PageIndex(0) {
+            return Ok(Arc::new(*sealing.pages.first));
+        }
+        if let Some(page) = sealing.pages.tag_page(index) {
+            return Ok(page);
+        }
+        let mut page = [0; PAGE_LEN as usize];
+        let read = self.backing.read_at(&mut page, index.start().0)?;
+        if read < page.len() && block.group_start().0 < blocks_in(self.size) {
+            return Err(self.tampered(block, "the page of its entry is cut off"));
+        }
+        let page = Arc::new(page);
+        sealing.pages.keep(index, Arc::clone(&page));
+        Ok(page)
+    }
+
+    /// Where the backing file ends when the plaintext has `size` bytes.
+    pub(super) fn cipher_end(size: PlainSize) -> CipherOffset {
+        crate::format::cipher_size(size)
+    }
+
+    /// The error for a block that does not authenticate.
+    pub(super) fn tampered(&self, block: BlockIndex, problem: &'static str) -> VolumeError {
+        VolumeError::Integrity { file: self.file_id(), block: block.0, problem }
+    }
+}
+
+/// The AAD of a block: its index, so that a block opens in its own place only. The key binds
+/// the file.
+pub(super) fn block_aad(block: BlockIndex) -> [u8; 8] {
+    block.0.to_le_bytes()
+}
+
+/// NIST SP 800-38D, 8.3: with random 96-bit nonces, at most 2^32 seals under one key.
+const SEALS_LIMIT: u64 = 1 << 32;
+const SEALS_WARNING: u64 = 1 << 31;
+/// How far ahead the count on disk is, so that it need not be written with each seal. A crash
+/// loses at most this many seals from the safe side.
+const SEALS_RESERVED: u64 = 1 << 16;

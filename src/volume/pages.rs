@@ -1,0 +1,93 @@
+//! The pages of entries that an open file holds: page 0 always, tag pages in a bounded cache.
+//! A page here is what the backing file holds, or is about to hold while a write is under way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use crate::format::{
+    BlockIndex, ENTRY_LEN, Entry, FormatError, PAGE_LEN, PageIndex, entry_place, first_entries,
+    first_entries_mut,
+};
+
+/// A page of the backing file.
+pub(super) type Page = [u8; PAGE_LEN as usize];
+
+/// The cache of one open file.
+pub(super) struct EntryPages {
+    /// Page 0, header and first entries.
+    pub(super) first: Box<Page>,
+    /// Readers share the file, so the tag pages have a lock of their own; innermost.
+    tags: Mutex<LruCache<PageIndex, Arc<Page>>>,
+}
+
+impl EntryPages {
+    /// With `first` as page 0 and no tag pages.
+    pub(super) fn new(first: Box<Page>) -> Self {
+        Self { first, tags: Mutex::new(LruCache::unbounded()) }
+    }
+
+    /// A cached tag page.
+    pub(super) fn tag_page(&self, index: PageIndex) -> Option<Arc<Page>> {
+        self.tags().get(&index).cloned()
+    }
+
+    /// Keeps a tag page; the one not used for the longest time makes room.
+    pub(super) fn keep(&self, index: PageIndex, page: Arc<Page>) {
+        let mut tags = self.tags();
+        tags.put(index, page);
+        if tags.len() > TAG_PAGES_PER_FILE {
+            tags.pop_lru();
+        }
+    }
+
+    /// Forgets all tag pages.
+    pub(super) fn forget_tags(&self) {
+        self.tags().clear();
+    }
+
+    fn tags(&self) -> MutexGuard<'_, LruCache<PageIndex, Arc<Page>>> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry of `block` in the page that holds it.
+pub(super) fn entry_in(page: &Page, block: BlockIndex) -> Result<Entry, FormatError> {
+    Entry::decode(&entry_slots(page, block)[entry_place(block).1])
+}
+
+/// Sets the entry of `block` in the page that holds it.
+pub(super) fn set_entry_in(page: &mut Page, block: BlockIndex, entry: &Entry) {
+    let slots = match entry_place(block).0 {
+        PageIndex(0) => first_entries_mut(page).as_chunks_mut::<ENTRY_LEN>().0,
+        _ => page.as_chunks_mut::<ENTRY_LEN>().0,
+    };
+    slots[entry_place(block).1] = entry.encode();
+}
+
+fn entry_slots(page: &Page, block: BlockIndex) -> &[[u8; ENTRY_LEN]] {
+    match entry_place(block).0 {
+        PageIndex(0) => first_entries(page).as_chunks::<ENTRY_LEN>().0,
+        _ => page.as_chunks::<ENTRY_LEN>().0,
+    }
+}
+
+/// Bounds the memory of one open file to 1 MiB of tag pages, the entries of 64 MiB.
+const TAG_PAGES_PER_FILE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_bounded() {
+        let pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]));
+        for index in 0..TAG_PAGES_PER_FILE as u64 + 5 {
+            pages.keep(PageIndex(index), Arc::new([0; PAGE_LEN as usize]));
+        }
+        assert!(pages.tag_page(PageIndex(4)).is_none());
+        assert!(pages.tag_page(PageIndex(5)).is_some());
+        pages.forget_tags();
+        assert!(pages.tag_page(PageIndex(5)).is_none());
+    }
+}

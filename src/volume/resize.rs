@@ -1,0 +1,143 @@
+//! Changing the size. A change that takes several writes is announced in the state record
+//! first, with its target, so that recovery finishes what a crash has cut short.
+
+use super::commit;
+use super::content::Content;
+use super::error::VolumeError;
+use super::pages::{Page, set_entry_in};
+use crate::format::{
+    BLOCK_LEN, BlockIndex, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainSize, StateFlags,
+    StateRecord, blocks_in, entry_place, stored_len,
+};
+
+impl Content {
+    /// Cuts or extends the file; what is added reads as zeros.
+    pub(super) fn set_size(&mut self, size: PlainSize) -> Result<(), VolumeError> {
+        if size > MAX_PLAIN_SIZE {
+            return Err(VolumeError::TooLarge);
+        }
+        if !self.writable {
+            return Err(VolumeError::ReadOnly);
+        }
+        if size == self.size {
+            let backing_size = self.backing.size()?;
+            return Ok(self.backing.set_size(backing_size)?);
+        }
+        if size.0 == 0 {
+            return self.empty();
+        }
+        self.begin_change(2)?;
+        if size < self.size { self.shrink(size) } else { self.grow(size) }
+    }
+
+    /// Makes the backing file empty. The DEK stays at hand for what is written next.
+    fn empty(&mut self) -> Result<(), VolumeError> {
+        self.backing.set_size(0)?;
+        self.size = PlainSize(0);
+        self.durable = PlainSize(0);
+        self.gaps.clear();
+        self.unsettled = false;
+        let epoch = self.volume.epoch();
+        let Some(sealing) = &mut self.sealing else { return Ok(()) };
+        sealing.on_disk = false;
+        sealing.pages.forget_tags();
+        sealing.pages.first = Box::new([0; PAGE_LEN as usize]);
+        sealing.header.encode_into(&mut sealing.pages.first)?;
+        let state = StateRecord {
+            size: 0,
+            durable_size: 0,
+            epoch,
+            flags: StateFlags::default(),
+            ..sealing.state
+        };
+        self.put_state(state)
+    }
+
+    fn shrink(&mut self, size: PlainSize) -> Result<(), VolumeError> {
+        let tail = BlockIndex(blocks_in(size) - 1);
+        let tail_len = stored_len(tail, size);
+        let announced = tail_len < stored_len(tail, self.size);
+        if announced {
+            self.announce(size)?;
+            self.reseal_tail(tail, tail_len)?;
+        }
+        self.backing.set_size(Self::cipher_end(size).0)?;
+        self.size = size;
+        self.gaps.fill(blocks_in(size)..u64::MAX);
+        self.durable = self.durable.min(size);
+        self.clear_entries_past_end()?;
+        if announced { self.conclude() } else { Ok(()) }
+    }
+
+    fn grow(&mut self, size: PlainSize) -> Result<(), VolumeError> {
+        let old_blocks = blocks_in(self.size);
+        let tail_partial = self.size.0 % BLOCK_LEN != 0;
+        if tail_partial && blocks_in(size) == old_blocks {
+            let tail = BlockIndex(old_blocks - 1);
+            self.reseal_tail(tail, stored_len(tail, size))?;
+            self.backing.set_size(Self::cipher_end(size).0)?;
+            self.size = size;
+            return Ok(());
+        }
+        let flags = StateFlags { may_have_holes: true, resizing: tail_partial };
+        let state = self.sealing()?.state;
+        if tail_partial || !state.flags.may_have_holes {
+            let announced = if tail_partial { size.0 } else { state.size };
+            self.put_state(StateRecord { size: announced, flags, ..state })?;
+        }
+        self.put_header()?;
+        if tail_partial {
+            self.reseal_tail(BlockIndex(old_blocks - 1), BLOCK_LEN as usize)?;
+        }
+        self.backing.set_size(Self::cipher_end(size).0)?;
+        self.size = size;
+        if tail_partial { self.conclude() } else { Ok(()) }
+    }
+
+    /// Finishes a change of size that a crash has cut short.
+    pub(super) fn finish_resize(&mut self) -> Result<(), VolumeError> {
+        let target = PlainSize(self.sealing()?.state.size);
+        if self.size < target {
+            self.grow(target)?;
+        } else if target < self.size {
+            self.shrink(target)?;
+        }
+        self.conclude()
+    }
+
+    /// Sets the entries past the end to zero, in the last page that has any. Without this a
+    /// later extension would find the remains of blocks that are gone.
+    pub(super) fn clear_entries_past_end(&mut self) -> Result<(), VolumeError> {
+        let blocks = blocks_in(self.size);
+        let tail = BlockIndex(blocks.saturating_sub(1));
+        self.sealing()?.pages.forget_tags();
+        let old = self.entry_page(tail)?;
+        let mut page: Box<Page> = Box::new(*old);
+        for block in (blocks..tail.group_end().0).map(BlockIndex) {
+            set_entry_in(&mut page, block, &Entry::Hole);
+        }
+        if *page == *old {
+            return Ok(());
+        }
+        let (index, _) = entry_place(tail);
+        commit::write_page(&*self.backing, index, &page)?;
+        if index == PageIndex(0) {
+            self.sealing_mut()?.pages.first = page;
+        } else {
+            self.sealing()?.pages.keep(index, page.into());
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, size: PlainSize) -> Result<(), VolumeError> {
+        let state = self.sealing()?.state;
+        let flags = StateFlags { resizing: true, ..state.flags };
+        self.put_state(StateRecord { size: size.0, flags, ..state })
+    }
+
+    fn conclude(&mut self) -> Result<(), VolumeError> {
+        let state = self.sealing()?.state;
+        let flags = StateFlags { resizing: false, ..state.flags };
+        self.put_state(StateRecord { size: self.size.0, flags, ..state })
+    }
+}
