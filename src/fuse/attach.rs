@@ -103,7 +103,6 @@ pub(super) struct Attached {
     pub(super) mount_point: PathBuf,
     /// Device number of the mounted file system, which no other one has while it lives.
     pub(super) device: Device,
-    through_helper: bool,
 }
 
 /// Major and minor number.
@@ -130,7 +129,6 @@ pub(super) fn attach(plan: &MountPlan) -> Result<(OwnedFd, Attached), MountError
         true => mount_directly(plan)?,
         false => None,
     };
-    let through_helper = direct.is_none();
     let device = match direct {
         Some(device) => device,
         None => mount_by_helper(plan)?,
@@ -138,7 +136,7 @@ pub(super) fn attach(plan: &MountPlan) -> Result<(OwnedFd, Attached), MountError
     let number = device_at(&plan.mount_point)
         .map_err(|source| MountError::Mount { path: plan.mount_point.clone(), source })?;
     let mount_point = plan.mount_point.clone();
-    Ok((device, Attached { mount_point, device: number, through_helper }))
+    Ok((device, Attached { mount_point, device: number }))
 }
 
 impl Attached {
@@ -150,26 +148,31 @@ impl Attached {
             // Another file system, or none: ours was unmounted or is hidden beneath.
             _ => return Ok(Detached::Already),
         }
-        let outcome = match self.unmount(false) {
+        let outcome = match unmount(&self.mount_point, false) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                self.unmount(true).map(|()| Detached::WhenUnused)
+                unmount(&self.mount_point, true).map(|()| Detached::WhenUnused)
             }
             other => other.map(|()| Detached::Now),
         };
         outcome.map_err(|source| MountError::Unmount { path: self.mount_point.clone(), source })
     }
+}
 
-    fn unmount(&self, lazy: bool) -> io::Result<()> {
-        if self.through_helper {
-            return unmount_by_helper(&self.mount_point, lazy);
-        }
-        let lazily = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        Ok(rustix::mount::unmount(&self.mount_point, UnmountFlags::NOFOLLOW | lazily)?)
+/// Unmounts what is mounted at a path: by umount2(2) as root, by `fusermount3` for others.
+pub fn unmount(mount_point: &Path, lazy: bool) -> io::Result<()> {
+    let lazily = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW | lazily) {
+        Err(rustix::io::Errno::PERM) => unmount_by_helper(mount_point, lazy),
+        other => Ok(other?),
     }
 }
 
-/// Unmounts as `fusermount3 -u` does, for an ordinary user.
-pub fn unmount_by_helper(mount_point: &Path, lazy: bool) -> io::Result<()> {
+/// The flags as mount(2) takes them.
+pub fn mount_flags(flags: &[FilesystemFlag]) -> MountFlags {
+    flags.iter().fold(MountFlags::empty(), |bits, flag| bits | flag.bit())
+}
+
+fn unmount_by_helper(mount_point: &Path, lazy: bool) -> io::Result<()> {
     let mut helper = Command::new(HELPER);
     helper.arg("-u").args(lazy.then_some("-z")).arg("--").arg(mount_point);
     let output = helper.stdin(Stdio::null()).env("LC_ALL", "C").output()?;
@@ -209,9 +212,9 @@ fn mount_directly(plan: &MountPlan) -> Result<Option<OwnedFd>, MountError> {
         data.push_str(",allow_other");
     }
     let data = CString::new(data).expect("numbers and names hold no NUL");
-    let flags = plan.flags.iter().fold(MountFlags::empty(), |bits, flag| bits | flag.bit());
+    let (flags, data) = (mount_flags(&plan.flags), data.as_c_str());
     let kind = format!("fuse.{}", plan.subtype);
-    match rustix::mount::mount(&plan.source, &plan.mount_point, kind, flags, data.as_c_str()) {
+    match rustix::mount::mount(&plan.source, &plan.mount_point, kind, flags, data) {
         Ok(()) => Ok(Some(device)),
         Err(rustix::io::Errno::PERM) => Ok(None),
         Err(rustix::io::Errno::NODEV) => Err(MountError::DeviceMissing),

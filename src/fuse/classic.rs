@@ -20,9 +20,7 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{
-    caller, file_attr, file_type, listing_attr, negative_attr, time_change,
-};
+use super::convert::{caller, file_attr, file_type, listing_attr, negative_attr, time_change};
 use super::negotiate::negotiate;
 use crate::fs::{
     AttributeChange, DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, Handle, NodeId,

@@ -103,11 +103,8 @@ fn timestamp(time: SystemTime) -> Timestamp {
 
 fn system_time(time: Timestamp) -> SystemTime {
     let whole = Duration::from_secs(time.secs.unsigned_abs());
-    let seconds = if time.secs < 0 {
-        UNIX_EPOCH.checked_sub(whole)
-    } else {
-        UNIX_EPOCH.checked_add(whole)
-    };
+    let seconds =
+        if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
     seconds
         .and_then(|seconds| seconds.checked_add(Duration::from_nanos(time.nanos.into())))
         .unwrap_or(UNIX_EPOCH)

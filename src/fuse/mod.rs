@@ -9,6 +9,6 @@ mod negotiate;
 mod session;
 mod tune;
 
-pub use attach::{FilesystemFlag, MountPlan};
+pub use attach::{Detached, FilesystemFlag, MountPlan, mount_flags, unmount};
 pub use error::MountError;
 pub use session::{Session, Stopper};
