@@ -8,7 +8,7 @@ mod random;
 mod secret;
 
 pub use aead::{AeadKey, NONCE_LEN, Nonce, OpenFailed, TAG_LEN, Tag};
-pub use kdf::derive;
+pub use kdf::{Derivation, derive};
 pub use mac::{MAC_LEN, MacKey, sha256};
 pub use random::{fill_random, random_array, random_nonces};
 pub use secret::{SECRET_LEN, Secret};

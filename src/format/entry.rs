@@ -60,13 +60,11 @@ impl Entry {
         }
         let (sealed, mark) = bytes.split_at(MARK_AT);
         let mark = u32::from_le_bytes(mark.try_into().expect("the mark is 4 bytes"));
-        let newer = if mark == mark_of(sealed, Generation::A) {
-            Generation::A
-        } else if mark == mark_of(sealed, Generation::B) {
-            Generation::B
-        } else {
-            return Err(FormatError::Malformed { what: "entry" });
-        };
+        let marks = Marks::of(sealed);
+        let newer = [Generation::A, Generation::B]
+            .into_iter()
+            .find(|generation| marks.mark(*generation) == mark)
+            .ok_or(FormatError::Malformed { what: "entry" })?;
         let a = decode_generation(&sealed[..SEALED_LEN])?;
         let b = decode_generation(&sealed[SEALED_LEN..])?;
         let (current, previous) = match newer {
@@ -87,7 +85,7 @@ impl Entry {
         };
         encode_generation(a, &mut bytes[..SEALED_LEN]);
         encode_generation(b, &mut bytes[SEALED_LEN..MARK_AT]);
-        let mark = mark_of(&bytes[..MARK_AT], marked.newer);
+        let mark = Marks::of(&bytes[..MARK_AT]).mark(marked.newer);
         bytes[MARK_AT..].copy_from_slice(&mark.to_le_bytes());
         bytes
     }
@@ -148,14 +146,26 @@ fn encode_generation(sealed: Option<Sealed>, bytes: &mut [u8]) {
     bytes[NONCE_LEN + TAG_LEN..].copy_from_slice(&sealed.len.to_le_bytes());
 }
 
-fn mark_of(generations: &[u8], newer: Generation) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(generations);
-    crc.update(match newer {
-        Generation::A => b"A",
-        Generation::B => b"B",
-    });
-    crc.finalize()
+/// The checksum over both generations, ready to take in the letter of the newer one.
+struct Marks {
+    generations: crc32fast::Hasher,
+}
+
+impl Marks {
+    fn of(sealed: &[u8]) -> Self {
+        let mut generations = crc32fast::Hasher::new();
+        generations.update(sealed);
+        Self { generations }
+    }
+
+    fn mark(&self, newer: Generation) -> u32 {
+        let mut crc = self.generations.clone();
+        crc.update(match newer {
+            Generation::A => b"A",
+            Generation::B => b"B",
+        });
+        crc.finalize()
+    }
 }
 
 const SEALED_LEN: usize = NONCE_LEN + TAG_LEN + 2;

@@ -50,13 +50,17 @@ impl Header {
         Ok(Self { prologue, envelopes, slots_digest: digest_of_slots(page) })
     }
 
-    /// The slots in the order in which to try them: that of the newest record first.
-    pub fn slots_by_claim(&self, page: &Page) -> impl Iterator<Item = (u8, &Envelope)> {
-        let newest = [0, 1]
+    /// What the newest state record claims, for who has no key.
+    pub fn claimed_state(&self, page: &Page) -> Option<StateRecord> {
+        [0, 1]
             .into_iter()
             .filter_map(|place| StateRecord::decode_body(array_at(page, record_at(place))).ok())
-            .max_by_key(|state| state.sequence);
-        let first = newest.map_or(0, |state| state.envelope_slot);
+            .max_by_key(|state| state.sequence)
+    }
+
+    /// The slots in the order in which to try them: that of the newest record first.
+    pub fn slots_by_claim(&self, page: &Page) -> impl Iterator<Item = (u8, &Envelope)> {
+        let first = self.claimed_state(page).map_or(0, |state| state.envelope_slot);
         [first, 1 - first]
             .into_iter()
             .filter_map(|slot| Some((slot, self.envelopes[usize::from(slot)].as_ref()?)))

@@ -75,6 +75,17 @@ pub enum KeyError {
     /// A key, passphrase or key file that cannot be used as given.
     #[error("{0}")]
     Unusable(String),
+    /// A keystore file does not authenticate, or is not what it should be.
+    #[error("{path}: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The keys were wiped, because the volume is being unmounted.
+    #[error("the keys of this mount have been wiped, it is being unmounted")]
+    Wiped,
     /// Reading or writing the keystore or key file failed.
     #[error("{path}: {source}")]
     Io {

@@ -1,8 +1,11 @@
 //! The trait that a source of DEKs implements. Two verbs carry everything: generate a DEK with
-//! its envelope, and unwrap one from an envelope. Authorisation is a verb of its own because it
-//! is asked at every open, also when the DEK is in the cache.
+//! its envelope, and unwrap one from an envelope. Wrapping a DEK that exists serves rewrap and
+//! the volume key. Authorisation is a verb of its own because it is asked at every open, also
+//! when the DEK is in the cache.
 
 use std::path::PathBuf;
+
+use rustix::process::{getegid, geteuid, getpid};
 
 use super::error::KeyError;
 use crate::crypto::Secret;
@@ -42,6 +45,21 @@ pub struct Access<'a> {
     pub key_id: Option<&'a KeyId>,
 }
 
+impl<'a> Access<'a> {
+    /// The request of ssefs itself, for maintenance at `path`.
+    pub fn own(path: &'a dyn Fn() -> PathBuf) -> Self {
+        Self { caller: Caller::own(), operation: Operation::Maintain, path, key_id: None }
+    }
+}
+
+impl Caller {
+    /// This process.
+    pub fn own() -> Self {
+        let pid = getpid().as_raw_nonzero().get().unsigned_abs();
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), pid }
+    }
+}
+
 /// What a wrap is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
@@ -65,7 +83,21 @@ pub trait KeyProvider: Send + Sync {
     fn mode(&self) -> Mode;
 
     /// Makes a DEK and wraps it under the newest material.
-    fn generate(&self, binding: Binding, access: &Access<'_>) -> Result<Generated, KeyError>;
+    fn generate(&self, binding: Binding, access: &Access<'_>) -> Result<Generated, KeyError> {
+        let dek = Secret::random();
+        let envelope = self.wrap(&dek, None, binding, access)?;
+        Ok(Generated { dek, envelope })
+    }
+
+    /// Wraps a DEK that exists under the newest material. `previous` is the envelope that it had
+    /// before, of this or another provider: its date and the user's pairs carry over.
+    fn wrap(
+        &self,
+        dek: &Secret,
+        previous: Option<&Envelope>,
+        binding: Binding,
+        access: &Access<'_>,
+    ) -> Result<Envelope, KeyError>;
 
     /// Unwraps the DEK of an envelope of this mode. May block, for a key server.
     fn unwrap(
@@ -78,4 +110,9 @@ pub trait KeyProvider: Send + Sync {
     /// Whether the caller may use the envelope's key now. Asked at every open before the cache
     /// or [`Self::unwrap`] is; answers from memory.
     fn authorise(&self, envelope: &Envelope, access: &Access<'_>) -> Result<(), KeyError>;
+
+    /// The work of a day, such as rotation by age; `now` in seconds since 1970-01-01 UTC.
+    fn maintain(&self, _now: u64) -> Result<(), KeyError> {
+        Ok(())
+    }
 }

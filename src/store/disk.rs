@@ -127,7 +127,7 @@ static ZEROS: [u8; 128 << 10] = [0; 128 << 10];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
+    use crate::store::conformance_tests;
 
     fn scratch() -> DiskFile {
         OwnedFd::from(tempfile::tempfile().unwrap()).into()
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn conforms() {
-        conformance::check(scratch);
+        conformance_tests::check(scratch);
     }
 
     #[test]

@@ -293,7 +293,7 @@ fn cut<'a>(bufs: &'a [IoSlice<'_>], prefix: u64) -> Vec<IoSlice<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
+    use crate::store::conformance_tests;
     use crate::store::memory::MemoryFile;
 
     const EIO: i32 = 5;
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn without_faults_it_is_the_file_below() {
-        conformance::check(|| file().0);
+        conformance_tests::check(|| file().0);
     }
 
     #[test]

@@ -196,11 +196,11 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
+    use crate::store::conformance_tests;
 
     #[test]
     fn conforms() {
-        conformance::check(MemoryFile::new);
+        conformance_tests::check(MemoryFile::new);
     }
 
     #[test]

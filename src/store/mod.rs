@@ -11,7 +11,7 @@ pub mod memory;
 pub mod tree;
 
 #[cfg(test)]
-mod conformance;
+mod conformance_tests;
 
 /// What a sync must make durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

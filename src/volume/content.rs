@@ -1,6 +1,7 @@
 //! What an open file knows of itself: keys, header, state, size and pages of entries. The
 //! operations on it are in the files beside this one, each an `impl` of [`Content`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::commit;
@@ -8,7 +9,7 @@ use super::error::VolumeError;
 use super::gaps::Gaps;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
-use crate::crypto::{AeadKey, MacKey, Secret, derive};
+use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
     BlockIndex, CipherOffset, DATA_KEY_LABEL, FileId, Header, PAGE_LEN, PageIndex, PlainSize,
     STATE_MAC_LABEL, StateFlags, StateRecord, blocks_in, entry_place,
@@ -25,9 +26,10 @@ pub(super) struct FileKeys {
 
 impl FileKeys {
     pub(super) fn derive(dek: &Secret) -> Self {
+        let keys = Derivation::new(dek);
         Self {
-            data: AeadKey::new(&derive(dek, DATA_KEY_LABEL)),
-            state: MacKey::new(&derive(dek, STATE_MAC_LABEL)),
+            data: AeadKey::new(&keys.key(DATA_KEY_LABEL)),
+            state: MacKey::new(&keys.key(STATE_MAC_LABEL)),
         }
     }
 }
@@ -106,7 +108,8 @@ impl Content {
         let mut state = sealing.state;
         state.epoch = epoch;
         if wanted > state.seal_count {
-            state.seal_count = (wanted + SEALS_RESERVED).min(SEALS_LIMIT);
+            let reserved = sealing.seals.clamp(SEALS_RESERVED.start, SEALS_RESERVED.end);
+            state.seal_count = (wanted + reserved).min(SEALS_LIMIT);
             if sealing.seals < SEALS_WARNING && wanted >= SEALS_WARNING {
                 log::warn!(
                     "file {file}: its DEK has sealed 2^31 blocks of the 2^32 that are safe; \
@@ -126,7 +129,11 @@ impl Content {
         if sealing.on_disk {
             let mut page = sealing.pages.first.clone();
             sealing.header.encode_state(&state, &sealing.keys.state, &mut page);
-            commit::write_page(&*backing, PageIndex(0), &page)?;
+            if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
+                // Which of the two records is on disk is not known.
+                self.mark_unsettled();
+                return Err(error.into());
+            }
             sealing.pages.first = page;
         } else {
             let Sealing { header, keys, pages, .. } = sealing;
@@ -147,19 +154,33 @@ impl Content {
         Ok(())
     }
 
-    /// Writes the state record if it is behind what the file has become.
+    /// Writes the state record if it is behind what the file has become. Tries again what a
+    /// failed write could not undo.
     pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
+        if self.unsettled && self.writable {
+            if self.sealing()?.on_disk {
+                self.recover()?;
+            } else {
+                self.backing.set_size(0)?;
+                self.unsettled = false;
+            }
+            self.volume.note_settled(self.file_id());
+        }
         let size = self.size.0;
         let (gaps, durable) = (!self.gaps.is_empty(), self.durable.0.min(size));
         let Some(sealing) = &self.sealing else { return Ok(()) };
-        if !sealing.on_disk || !self.writable || (sealing.state.size == size && !gaps) {
+        let unused = sealing.state.seal_count.saturating_sub(sealing.seals);
+        let current = sealing.state.size == size && !gaps && unused <= UNUSED_SEALS_KEPT;
+        if !sealing.on_disk || !self.writable || current {
             return Ok(());
         }
         let flags = StateFlags {
             may_have_holes: sealing.state.flags.may_have_holes || gaps,
             ..sealing.state.flags
         };
-        self.put_state(StateRecord { size, durable_size: durable, flags, ..sealing.state })?;
+        let seal_count = sealing.seals;
+        let state = sealing.state;
+        self.put_state(StateRecord { size, durable_size: durable, flags, seal_count, ..state })?;
         self.gaps.clear();
         Ok(())
     }
@@ -204,6 +225,8 @@ pub(super) fn block_aad(block: BlockIndex) -> [u8; 8] {
 /// NIST SP 800-38D, 8.3: with random 96-bit nonces, at most 2^32 seals under one key.
 const SEALS_LIMIT: u64 = 1 << 32;
 const SEALS_WARNING: u64 = 1 << 31;
-/// How far ahead the count on disk is, so that it need not be written with each seal. A crash
-/// loses at most this many seals from the safe side.
-const SEALS_RESERVED: u64 = 1 << 16;
+/// How far ahead the count on disk is, so that it need not be written with each seal: little
+/// for a file with few seals, so that opening it often does not use its seals up.
+pub(super) const SEALS_RESERVED: Range<u64> = 64..1 << 16;
+/// Seals reserved but not made that are not worth a write of the state record.
+const UNUSED_SEALS_KEPT: u64 = 1024;

@@ -57,6 +57,12 @@ pub enum VolumeError {
     /// A write through a backing file that is open for reading only.
     #[error("file is open for reading only")]
     ReadOnly,
+    /// Another mount holds the volume.
+    #[error("volume is in use by {holder}")]
+    InUse {
+        /// Process and mount point, as that mount noted them.
+        holder: String,
+    },
     /// The volume's own files under `.ssefs`.
     #[error("volume: {0}")]
     Volume(String),

@@ -42,10 +42,7 @@ impl Gaps {
         self.ranges = std::mem::take(&mut self.ranges)
             .into_iter()
             .flat_map(|range| {
-                [
-                    range.start..range.end.min(filled.start),
-                    range.start.max(filled.end)..range.end,
-                ]
+                [range.start..range.end.min(filled.start), range.start.max(filled.end)..range.end]
             })
             .filter(|range| !range.is_empty())
             .collect();

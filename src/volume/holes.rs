@@ -1,16 +1,14 @@
 //! Holes: punching, zeroing, reserving, and finding them. A block's all-zero entry is a hole
 //! once the state record says that the file may have some; that is made sure first.
 
-use std::io;
-
 use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::BAD_ENTRY;
 use crate::format::{
-    BLOCK_LEN, BlockIndex, CipherOffset, Entry, FIRST_ENTRIES, MAX_PLAIN_SIZE, PAGE_LEN,
-    PageIndex, PlainOffset, PlainSize, StateFlags, StateRecord, blocks_in, entry_place, plain_size,
+    BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainOffset,
+    PlainSize, StateFlags, StateRecord, blocks_in, entry_place, plain_size,
 };
 
 impl Content {
@@ -25,7 +23,8 @@ impl Content {
         }
         self.begin_change(2)?;
         let first = BlockIndex(offset.div_ceil(BLOCK_LEN));
-        let stop = BlockIndex(if end == self.size.0 { blocks_in(self.size) } else { end / BLOCK_LEN });
+        let stop =
+            BlockIndex(if end == self.size.0 { blocks_in(self.size) } else { end / BLOCK_LEN });
         if first >= stop {
             return self.zero_within_blocks(offset, end);
         }
@@ -143,7 +142,10 @@ impl Content {
 
     /// The first block from the group at `group` on for which the backing file may hold data or
     /// entries.
-    fn skip_backing_hole(&self, group: BlockIndex) -> Result<Option<BlockIndex>, VolumeError> {
+    pub(super) fn skip_backing_hole(
+        &self,
+        group: BlockIndex,
+    ) -> Result<Option<BlockIndex>, VolumeError> {
         if group.0 >= blocks_in(self.size) {
             return Ok(None);
         }
@@ -187,7 +189,10 @@ impl Content {
         }
         if *page != *old {
             let (index, _) = entry_place(first);
-            commit::write_page(&*self.backing, index, &page)?;
+            if let Err(error) = commit::write_page(&*self.backing, index, &page) {
+                self.mark_unsettled();
+                return Err(error.into());
+            }
             if index == PageIndex(0) {
                 self.sealing_mut()?.pages.first = page;
             } else {
@@ -197,12 +202,8 @@ impl Content {
         let start = first.cipher_start().0;
         let len = (stop.0 - first.0) * BLOCK_LEN;
         let end = (start + len).min(Self::cipher_end(self.size).0);
-        match self.backing.punch(start, end - start) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-            other => Ok(other?),
-        }
+        Ok(self.backing.punch(start, end - start)?)
     }
 }
 
 const ZEROS: [u8; BLOCK_LEN as usize] = [0; BLOCK_LEN as usize];
-const _: () = assert!(FIRST_ENTRIES > 0);

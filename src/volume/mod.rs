@@ -1,6 +1,27 @@
 //! Encrypted files of a volume: read, write, truncate, sync, recover. Knows nothing of FUSE and
 //! inodes.
+//!
+//! A volume is found and locked through [`VolumeDirectory`], becomes a [`Volume`] with its keys,
+//! and opens backing files as [`EncryptedFile`]s.
 
+mod commit;
+mod content;
+mod describe;
+mod directory;
+mod epochs;
 mod error;
+mod file;
+mod gaps;
+mod holes;
+mod mounted;
+mod pages;
+mod read;
+mod recover;
+mod resize;
+mod write;
 
+pub use describe::{Description, describe};
+pub use directory::{DirectoryKind, VolumeDirectory};
 pub use error::VolumeError;
+pub use file::EncryptedFile;
+pub use mounted::Volume;

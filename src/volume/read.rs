@@ -134,8 +134,9 @@ impl Content {
             return Ok(PageRef::Shared(page));
         }
         let bytes = run.slice(index.start(), PAGE_LEN as usize);
-        let page: &Page =
-            bytes.try_into().map_err(|_| self.tampered(block, "the page of its entry is cut off"))?;
+        let page: &Page = bytes
+            .try_into()
+            .map_err(|_| self.tampered(block, "the page of its entry is cut off"))?;
         if block != block.group_start() || end < block.group_end() {
             sealing.pages.keep(index, Arc::new(*page));
         }

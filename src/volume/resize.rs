@@ -4,7 +4,8 @@
 use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
-use super::pages::{Page, set_entry_in};
+use super::pages::{Page, entry_in, set_entry_in};
+use super::read::opens_as;
 use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainSize, StateFlags,
     StateRecord, blocks_in, entry_place, stored_len,
@@ -27,7 +28,12 @@ impl Content {
             return self.empty();
         }
         self.begin_change(2)?;
-        if size < self.size { self.shrink(size) } else { self.grow(size) }
+        let before = self.size;
+        let changed = if size < before { self.shrink(size) } else { self.grow(size) };
+        if changed.is_err() && self.sealing()?.state.flags.resizing {
+            self.abandon_resize(before);
+        }
+        changed
     }
 
     /// Makes the backing file empty. The DEK stays at hand for what is written next.
@@ -41,7 +47,7 @@ impl Content {
         let Some(sealing) = &mut self.sealing else { return Ok(()) };
         sealing.on_disk = false;
         sealing.pages.forget_tags();
-        sealing.pages.first = Box::new([0; PAGE_LEN as usize]);
+        *sealing.pages.first = [0; PAGE_LEN as usize];
         sealing.header.encode_into(&mut sealing.pages.first)?;
         let state = StateRecord {
             size: 0,
@@ -61,17 +67,48 @@ impl Content {
             self.announce(size)?;
             self.reseal_tail(tail, tail_len)?;
         }
+        self.cut(size)?;
+        if announced { self.conclude() } else { Ok(()) }
+    }
+
+    /// Cuts the backing file behind a last block that has its length already.
+    fn cut(&mut self, size: PlainSize) -> Result<(), VolumeError> {
         self.backing.set_size(Self::cipher_end(size).0)?;
         self.size = size;
         self.gaps.fill(blocks_in(size)..u64::MAX);
         self.durable = self.durable.min(size);
-        self.clear_entries_past_end()?;
-        if announced { self.conclude() } else { Ok(()) }
+        let cleared = self.clear_entries_past_end();
+        if cleared.is_err() {
+            self.mark_unsettled();
+        }
+        cleared
+    }
+
+    /// After an announced change of size has failed: back to the size `before`, or on to the
+    /// new one where the last block has its new length already.
+    fn abandon_resize(&mut self, before: PlainSize) {
+        let attempt = (|| {
+            let target = PlainSize(self.sealing()?.state.size);
+            if target < before && self.tail_has_length_for(target)? {
+                self.size = target;
+                self.cut(target)?;
+            } else if before < self.size {
+                let tail = BlockIndex(blocks_in(before) - 1);
+                self.reseal_tail(tail, stored_len(tail, before))?;
+                self.cut(before)?;
+            }
+            self.conclude()
+        })();
+        if let Err(error) = attempt {
+            let file = self.file_id();
+            log::error!("file {file}: a failed change of size is still to be finished ({error})");
+            self.mark_unsettled();
+        }
     }
 
     fn grow(&mut self, size: PlainSize) -> Result<(), VolumeError> {
         let old_blocks = blocks_in(self.size);
-        let tail_partial = self.size.0 % BLOCK_LEN != 0;
+        let tail_partial = !self.size.0.is_multiple_of(BLOCK_LEN);
         if tail_partial && blocks_in(size) == old_blocks {
             let tail = BlockIndex(old_blocks - 1);
             self.reseal_tail(tail, stored_len(tail, size))?;
@@ -100,9 +137,26 @@ impl Content {
         if self.size < target {
             self.grow(target)?;
         } else if target < self.size {
-            self.shrink(target)?;
+            if self.tail_has_length_for(target)? {
+                self.cut(target)?;
+            } else {
+                self.shrink(target)?;
+            }
         }
         self.conclude()
+    }
+
+    /// Whether the last block of a file of `size` bytes is sealed at its length for that size.
+    pub(super) fn tail_has_length_for(&self, size: PlainSize) -> Result<bool, VolumeError> {
+        let tail = BlockIndex(blocks_in(size).saturating_sub(1));
+        let len = stored_len(tail, size);
+        let page = self.entry_page(tail)?;
+        let Ok(Entry::Stored(marked)) = entry_in(&page, tail) else { return Ok(false) };
+        let (mut cipher, mut plain) = ([0; BLOCK_LEN as usize], [0; BLOCK_LEN as usize]);
+        let read = self.backing.read_at(&mut cipher[..len], tail.cipher_start().0)?;
+        let opened =
+            opens_as(self.sealing()?, tail, &marked.current, &cipher[..read], &mut plain[..len]);
+        Ok(opened)
     }
 
     /// Sets the entries past the end to zero, in the last page that has any. Without this a

@@ -55,7 +55,10 @@ impl Content {
         let mut plain = [0; BLOCK_LEN as usize];
         let old_len = self.read_block(block, &mut plain)?;
         if len > old_len {
-            self.write_span(PlainOffset(block.plain_start().0 + old_len as u64), &plain[old_len..len])
+            self.write_span(
+                PlainOffset(block.plain_start().0 + old_len as u64),
+                &plain[old_len..len],
+            )
         } else {
             self.write_blocks(block..BlockIndex(block.0 + 1), len, |_| &plain[..len])
         }
@@ -242,11 +245,7 @@ impl Content {
 
     /// The entry of a stored block with the generation that matches the data on disk marked as
     /// newer, so that its successor replaces the other one.
-    fn entry_of_data_on_disk(
-        &self,
-        page: &Page,
-        block: BlockIndex,
-    ) -> Result<Entry, VolumeError> {
+    fn entry_of_data_on_disk(&self, page: &Page, block: BlockIndex) -> Result<Entry, VolumeError> {
         let entry = entry_in(page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
         if !self.unsettled {
             return Ok(entry);
@@ -254,27 +253,42 @@ impl Content {
         self.settled_entry(block, &entry)
     }
 
-    /// As above, found by opening the data. Where neither generation opens the entry is
-    /// returned as it is: the block is lost already.
-    pub(super) fn settled_entry(
+    /// As above, found by opening the data. Where nothing opens the entry is returned as it is:
+    /// the block is lost already.
+    fn settled_entry(&self, block: BlockIndex, entry: &Entry) -> Result<Entry, VolumeError> {
+        let found = self.entry_that_opens(block, entry, self.may_be_hole(block))?;
+        Ok(found.unwrap_or(*entry))
+    }
+
+    /// The entry that describes the data on disk: `entry`, its other generation, or, where that
+    /// is allowed and the data is zeros, a hole over which the entry alone was written. `None`
+    /// if it is none of them.
+    pub(super) fn entry_that_opens(
         &self,
         block: BlockIndex,
         entry: &Entry,
-    ) -> Result<Entry, VolumeError> {
-        let (Entry::Stored(marked), Some(reverted)) = (entry, entry.reverted()) else {
-            return Ok(*entry);
-        };
-        let mut cipher = [0; BLOCK_LEN as usize];
+        hole_allowed: bool,
+    ) -> Result<Option<Entry>, VolumeError> {
+        let Entry::Stored(marked) = entry else { return Ok(Some(*entry)) };
+        let (mut cipher, mut plain) = ([0; BLOCK_LEN as usize], [0; BLOCK_LEN as usize]);
         let read = self.backing.read_at(&mut cipher, block.cipher_start().0)?;
         let sealing = self.sealing()?;
-        let mut plain = [0; BLOCK_LEN as usize];
         let mut opens = |sealed: &Sealed| {
             let len = usize::from(sealed.len);
             len <= read && opens_as(sealing, block, sealed, &cipher[..len], &mut plain[..len])
         };
-        let previous_only =
-            !opens(&marked.current) && marked.previous.as_ref().is_some_and(&mut opens);
-        Ok(if previous_only { reverted } else { *entry })
+        Ok(if opens(&marked.current) {
+            Some(*entry)
+        } else if marked.previous.as_ref().is_some_and(&mut opens) {
+            entry.reverted()
+        } else if marked.previous.is_none()
+            && hole_allowed
+            && cipher[..stored_len(block, self.size).min(read)].iter().all(|byte| *byte == 0)
+        {
+            Some(Entry::Hole)
+        } else {
+            None
+        })
     }
 
     /// Takes over pages that are in the backing file now.
@@ -298,6 +312,7 @@ impl Content {
     /// is left to recovery: readers fall back to the generation before.
     fn undo(&mut self, blocks: &Range<BlockIndex>, mut pages: BTreeMap<PageIndex, Box<Page>>) {
         let attempt = self.align_entries(blocks, &mut pages).and_then(|()| {
+            self.size = self.size_with_tail_on_disk(&pages);
             if !self.sealing()?.on_disk {
                 return Ok(self.backing.set_size(0)?);
             }
@@ -320,6 +335,21 @@ impl Content {
         // Either way these pages are the nearest to what is on disk.
         if self.keep_pages(pages).is_err() {
             self.mark_unsettled();
+        }
+    }
+
+    /// The size, given that the last block may have been reached by a write that made it longer.
+    fn size_with_tail_on_disk(&self, pages: &BTreeMap<PageIndex, Box<Page>>) -> PlainSize {
+        let Some(tail) = blocks_in(self.size).checked_sub(1).map(BlockIndex) else {
+            return self.size;
+        };
+        let page = pages.get(&entry_place(tail).0);
+        match page.map(|page| entry_in(page, tail)) {
+            Some(Ok(Entry::Stored(marked))) => {
+                let end = tail.plain_start().0 + u64::from(marked.current.len);
+                PlainSize(self.size.0.max(end))
+            }
+            _ => self.size,
         }
     }
 

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FlockOperation, OFlags, flock, openat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{FlockOperation, OFlags, flock, ftruncate, openat};
+use rustix::io::{Errno, pwrite, retry_on_intr};
 
 use super::{DirFd, DiskTree, component, permissions};
 
@@ -13,6 +13,19 @@ use super::{DirFd, DiskTree, component, permissions};
 #[derive(Debug)]
 pub struct FileLock {
     fd: OwnedFd,
+}
+
+impl FileLock {
+    /// Replaces the file's text, which tells whoever finds it locked by whom. Does nothing
+    /// where the file may only be read.
+    pub fn note(&self, text: &str) -> io::Result<()> {
+        match ftruncate(&self.fd, 0) {
+            Err(Errno::INVAL | Errno::BADF) => return Ok(()),
+            other => other?,
+        }
+        retry_on_intr(|| pwrite(&self.fd, text.as_bytes(), 0))?;
+        Ok(())
+    }
 }
 
 impl Drop for FileLock {

@@ -1,0 +1,346 @@
+//! A directory that only its owner can enter, and atomic replacement of the files in it. It owns
+//! the rules for files that hold secrets: what others could read or write is refused, with the
+//! command that mends it. A file is replaced whole or not at all, and only under the lock.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, openat,
+    renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use zeroize::Zeroizing;
+
+use super::error::KeyError;
+use crate::crypto::random_array;
+
+/// The directory, open. Files are named relative to it, so that it may be renamed meanwhile.
+pub(super) struct PrivateDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// The right to write into the directory, held against other processes and threads.
+pub(super) struct DirLock<'a> {
+    dir: &'a PrivateDir,
+    _file: OwnedFd,
+}
+
+impl PrivateDir {
+    /// Opens it; one that others may enter is refused.
+    pub(super) fn open(path: &Path) -> Result<Self, KeyError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| io_error(path, error))?;
+        let stat = fstat(&fd).map_err(|error| io_error(path, error))?;
+        refuse_shared(path, &stat, "700")?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Opens it, making it and missing parents first, all with mode 0700.
+    pub(super) fn open_or_create(path: &Path) -> Result<Self, KeyError> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| KeyError::Io { path: path.to_owned(), source })?;
+        for made in missing.iter().rev() {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            File::open(parent)
+                .and_then(|dir| dir.sync_all())
+                .map_err(|source| KeyError::Io { path: parent.to_owned(), source })?;
+        }
+        Self::open(path)
+    }
+
+    /// Where it was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it, for messages.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The content of a file of at most `limit` bytes; `None` if there is no such file.
+    pub(super) fn read(
+        &self,
+        name: &str,
+        limit: usize,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+        let path = self.path_of(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(io_error(&path, error)),
+        };
+        let stat = fstat(&fd).map_err(|error| io_error(&path, error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            let problem = "is not a regular file".to_owned();
+            return Err(KeyError::Unsafe { path, problem });
+        }
+        refuse_shared(&path, &stat, "600")?;
+        match read_bounded(File::from(fd), limit) {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => {
+                Err(KeyError::Damaged { path, problem: format!("is longer than {limit} bytes") })
+            }
+            Err(source) => Err(KeyError::Io { path, source }),
+        }
+    }
+
+    /// Whether there is such a file.
+    pub(super) fn contains(&self, name: &str) -> Result<bool, KeyError> {
+        match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(io_error(&self.path_of(name), error)),
+        }
+    }
+
+    /// The names in it.
+    pub(super) fn names(&self) -> Result<Vec<String>, KeyError> {
+        let failed = |error| io_error(&self.path, error);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+            names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
+    /// Waits until nobody else writes. What a killed writer left half done is removed: while
+    /// the lock is held, no temporary file belongs to anyone.
+    pub(super) fn lock(&self) -> Result<DirLock<'_>, KeyError> {
+        let path = self.path_of(LOCK_NAME);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.fd, LOCK_NAME, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| io_error(&path, error))?;
+        refuse_shared(&path, &fstat(&file).map_err(|error| io_error(&path, error))?, "600")?;
+        let mut operation = FlockOperation::NonBlockingLockExclusive;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {
+                    log::debug!("{}: waiting for another process to finish", path.display());
+                    operation = FlockOperation::LockExclusive;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io_error(&path, error)),
+            }
+        }
+        let lock = DirLock { dir: self, _file: file };
+        for name in self.names()?.iter().filter(|name| name.starts_with(TEMPORARY_PREFIX)) {
+            lock.remove(name)?;
+        }
+        Ok(lock)
+    }
+}
+
+impl DirLock<'_> {
+    /// Puts `bytes` in place of the file's content, atomically and durably.
+    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
+        let temporary = self.write_temporary(name, bytes)?;
+        self.publish(&temporary, name)
+    }
+
+    /// Writes the new content beside the file; it counts only once it is published.
+    fn write_temporary(&self, name: &str, bytes: &[u8]) -> Result<String, KeyError> {
+        let temporary =
+            format!("{TEMPORARY_PREFIX}{name}.{}", HEXLOWER.encode(&random_array::<8>()));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let write = || -> io::Result<()> {
+            let mut file =
+                File::from(openat(&self.dir.fd, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        match write() {
+            Ok(()) => Ok(temporary),
+            Err(source) => {
+                // The write's own error is the one to show; the next lock removes what is left.
+                let _ = self.remove(&temporary);
+                Err(KeyError::Io { path: self.dir.path_of(name), source })
+            }
+        }
+    }
+
+    fn publish(&self, temporary: &str, name: &str) -> Result<(), KeyError> {
+        renameat(&self.dir.fd, temporary, &self.dir.fd, name)
+            .and_then(|()| fsync(&self.dir.fd))
+            .map_err(|error| io_error(&self.dir.path_of(name), error))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), KeyError> {
+        unlinkat(&self.dir.fd, name, AtFlags::empty())
+            .map_err(|error| io_error(&self.dir.path_of(name), error))
+    }
+}
+
+/// Refuses a file or directory of the keystore that others may use, or that is not ours; `chmod`
+/// is the mode that it should have.
+fn refuse_shared(path: &Path, stat: &Stat, chmod: &str) -> Result<(), KeyError> {
+    let (owner, own) = (stat.st_uid, geteuid().as_raw());
+    if owner != own {
+        let problem = format!("belongs to uid {owner}, not to uid {own} that runs this");
+        return Err(KeyError::Unsafe { path: path.to_owned(), problem });
+    }
+    refuse_open_to_others(path, stat, chmod)
+}
+
+/// Refuses what others than its owner may read or write.
+pub(super) fn refuse_open_to_others(path: &Path, stat: &Stat, chmod: &str) -> Result<(), KeyError> {
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o077 != 0 {
+        let problem = format!("is readable by others (mode {mode:04o}): chmod {chmod} it");
+        return Err(KeyError::Unsafe { path: path.to_owned(), problem });
+    }
+    Ok(())
+}
+
+/// Reads to the end into a buffer that is wiped; `None` if there are more than `limit` bytes.
+pub(super) fn read_bounded(
+    mut source: impl Read,
+    limit: usize,
+) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
+    let mut filled = 0;
+    while filled <= limit {
+        match source.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if filled > limit {
+        return Ok(None);
+    }
+    bytes.truncate(filled);
+    Ok(Some(bytes))
+}
+
+fn io_error(path: &Path, error: Errno) -> KeyError {
+    KeyError::Io { path: path.to_owned(), source: error.into() }
+}
+
+const LOCK_NAME: &str = "lock";
+const TEMPORARY_PREFIX: &str = ".tmp.";
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn private() -> (tempfile::TempDir, PrivateDir) {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = PrivateDir::open_or_create(&scratch.path().join("a/b")).unwrap();
+        (scratch, dir)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn everything_made_is_private() {
+        let (scratch, dir) = private();
+        dir.lock().unwrap().replace("f", b"x").unwrap();
+        assert_eq!(mode(&scratch.path().join("a")), 0o700);
+        assert_eq!(mode(dir.path()), 0o700);
+        assert_eq!(mode(&dir.path_of("f")), 0o600);
+        assert_eq!(mode(&dir.path_of(LOCK_NAME)), 0o600);
+    }
+
+    #[test]
+    fn what_others_may_use_is_refused_with_the_remedy() {
+        let (_scratch, dir) = private();
+        dir.lock().unwrap().replace("f", b"x").unwrap();
+        for bits in [0o640, 0o604, 0o620, 0o601] {
+            fs::set_permissions(dir.path_of("f"), Permissions::from_mode(bits)).unwrap();
+            let error = dir.read("f", 9).unwrap_err();
+            assert!(matches!(error, KeyError::Unsafe { .. }));
+            assert!(error.to_string().contains(&format!("(mode {bits:04o}): chmod 600 it")));
+        }
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let error = PrivateDir::open(dir.path()).err().unwrap().to_string();
+        assert!(error.ends_with("is readable by others (mode 0755): chmod 700 it"), "{error}");
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        let (_scratch, dir) = private();
+        dir.lock().unwrap().replace("f", b"x").unwrap();
+        if let Err(error) = std::os::unix::fs::chown(dir.path_of("f"), Some(12_345), None) {
+            println!("not tried: giving a file away needs root ({error})");
+            return;
+        }
+        let message = dir.read("f", 9).unwrap_err().to_string();
+        assert!(message.contains("belongs to uid 12345"), "{message}");
+    }
+
+    #[test]
+    fn symbolic_links_and_fifos_are_refused() {
+        let (_scratch, dir) = private();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path_of("link")).unwrap();
+        assert!(dir.read("link", 99).is_err());
+        rustix::fs::mknodat(&dir.fd, "fifo", FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(matches!(dir.read("fifo", 99), Err(KeyError::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_kill_before_the_rename_leaves_the_old_content() {
+        let (_scratch, dir) = private();
+        let lock = dir.lock().unwrap();
+        lock.replace("f", b"old").unwrap();
+        let temporary = lock.write_temporary("f", b"new").unwrap();
+        drop(lock);
+        assert_eq!(dir.read("f", 9).unwrap().unwrap().as_slice(), b"old");
+        assert!(dir.contains(&temporary).unwrap());
+        let lock = dir.lock().unwrap();
+        assert!(!dir.contains(&temporary).unwrap(), "leftovers are removed under the lock");
+        let temporary = lock.write_temporary("f", b"new").unwrap();
+        lock.publish(&temporary, "f").unwrap();
+        assert_eq!(dir.read("f", 9).unwrap().unwrap().as_slice(), b"new");
+    }
+
+    #[test]
+    fn reading_is_bounded() {
+        assert_eq!(read_bounded(&b"1234"[..], 4).unwrap().unwrap().as_slice(), b"1234");
+        assert!(read_bounded(&b"12345"[..], 4).unwrap().is_none());
+        assert!(read_bounded(io::repeat(0), 4).unwrap().is_none());
+        let (_scratch, dir) = private();
+        dir.lock().unwrap().replace("f", b"12345").unwrap();
+        assert!(matches!(dir.read("f", 4), Err(KeyError::Damaged { .. })));
+        assert!(dir.read("absent", 4).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_lock_holds_against_other_openings() {
+        let (_scratch, dir) = private();
+        let other = PrivateDir::open(dir.path()).unwrap();
+        let lock = dir.lock().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let lock = other.lock().unwrap();
+                sender.send(()).unwrap();
+                drop(lock);
+            });
+            let soon = std::time::Duration::from_millis(100);
+            assert!(receiver.recv_timeout(soon).is_err(), "two writers at once");
+            drop(lock);
+            receiver.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        });
+    }
+}

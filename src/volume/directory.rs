@@ -1,0 +1,158 @@
+//! The directory `.ssefs` at the root of a volume: descriptor, epoch record, lock.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+
+use super::epochs::Epochs;
+use super::error::VolumeError;
+use super::mounted::Volume;
+use crate::crypto::Secret;
+use crate::format::{DESCRIPTOR_NAME, Descriptor, EPOCHS_NAME, METADATA_DIR};
+use crate::keys::Keyring;
+use crate::store::BackingFile;
+use crate::store::disk::DiskFile;
+use crate::store::tree::{DirFd, DiskTree, FileLock, OpenFlags};
+
+/// What a backing directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryKind {
+    /// Nothing: a volume may be made in it.
+    Empty,
+    /// A volume.
+    Volume,
+    /// Files, but no volume descriptor.
+    Foreign,
+}
+
+/// The metadata directory of a volume, locked for this mount.
+pub struct VolumeDirectory {
+    tree: Arc<DiskTree>,
+    metadata: DirFd,
+    /// Held for as long as the volume is in use; `None` where the medium is read-only.
+    _lock: Option<FileLock>,
+}
+
+impl VolumeDirectory {
+    /// What `tree` holds. A metadata directory without a descriptor is left over from a first
+    /// mount that was cut short, and counts as nothing.
+    pub fn examine(tree: &DiskTree) -> Result<DirectoryKind, VolumeError> {
+        let mut entries = tree.read_dir(tree.root())?;
+        let mut foreign = false;
+        let mut metadata = false;
+        while let Some(entry) = entries.next_entry()? {
+            match entry.name.as_encoded_bytes() {
+                b"." | b".." | b"lost+found" => {}
+                name if name == METADATA_DIR.as_bytes() => metadata = true,
+                _ => foreign = true,
+            }
+            if metadata && foreign {
+                break;
+            }
+        }
+        if metadata {
+            let directory = tree.open_dir(tree.root(), OsStr::new(METADATA_DIR))?;
+            match tree.stat(&directory, OsStr::new(DESCRIPTOR_NAME)) {
+                Ok(_) => return Ok(DirectoryKind::Volume),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(if foreign { DirectoryKind::Foreign } else { DirectoryKind::Empty })
+    }
+
+    /// Takes the volume for this process, which `holder` describes for whoever comes second.
+    /// Makes the metadata directory of a new volume.
+    ///
+    /// A read-only medium cannot be locked, and need not be: nobody can change it.
+    pub fn claim(tree: Arc<DiskTree>, holder: &str) -> Result<Self, VolumeError> {
+        let name = OsStr::new(METADATA_DIR);
+        let metadata = match tree.open_dir(tree.root(), name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tree.mkdir(tree.root(), name, 0o700)?;
+                tree.sync_dir(tree.root())?;
+                tree.open_dir(tree.root(), name)?
+            }
+            opened => opened?,
+        };
+        let lock_name = OsStr::new(LOCK_NAME);
+        let lock = match tree.try_lock(&metadata, lock_name) {
+            Ok(Some(lock)) => Some(lock),
+            Ok(None) => {
+                let held_by = read_small(&tree, &metadata, lock_name)?.unwrap_or_default();
+                let held_by = String::from_utf8_lossy(&held_by).trim().to_owned();
+                return Err(VolumeError::InUse { holder: held_by });
+            }
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(lock) = &lock {
+            lock.note(holder)?;
+        }
+        Ok(Self { tree, metadata, _lock: lock })
+    }
+
+    /// The descriptor; `None` in a volume that is still to be made.
+    pub fn descriptor(&self) -> Result<Option<Descriptor>, VolumeError> {
+        let text = self.read(OsStr::new(DESCRIPTOR_NAME))?;
+        Ok(text.map(|text| Descriptor::decode(&text)).transpose()?)
+    }
+
+    /// Makes the volume: the descriptor comes last, as with it the volume exists.
+    pub fn create(&self, descriptor: &Descriptor, volume_key: &Secret) -> Result<(), VolumeError> {
+        let epochs = Epochs::initial(descriptor.volume_id, volume_key);
+        self.replace(OsStr::new(EPOCHS_NAME), &epochs)?;
+        self.update(descriptor)
+    }
+
+    /// Replaces the descriptor, for a further key slot.
+    pub fn update(&self, descriptor: &Descriptor) -> Result<(), VolumeError> {
+        self.replace(OsStr::new(DESCRIPTOR_NAME), &descriptor.encode())
+    }
+
+    /// Begins an epoch and gives the volume, ready to open its files.
+    pub fn start(
+        self,
+        descriptor: &Descriptor,
+        volume_key: &Secret,
+        keyring: Keyring,
+        read_only: bool,
+    ) -> Result<Arc<Volume>, VolumeError> {
+        let epochs = Epochs::begin(self, descriptor.volume_id, volume_key, read_only)?;
+        Ok(Arc::new(Volume::new(descriptor.volume_id, keyring, epochs)))
+    }
+
+    pub(super) fn read(&self, name: &OsStr) -> Result<Option<Vec<u8>>, VolumeError> {
+        read_small(&self.tree, &self.metadata, name)
+    }
+
+    pub(super) fn replace(&self, name: &OsStr, bytes: &[u8]) -> Result<(), VolumeError> {
+        Ok(self.tree.replace_file(&self.metadata, name, bytes, 0o600)?)
+    }
+}
+
+/// A file of the metadata directory; `None` if there is none.
+fn read_small(
+    tree: &DiskTree,
+    directory: &DirFd,
+    name: &OsStr,
+) -> Result<Option<Vec<u8>>, VolumeError> {
+    let file = match tree.open_file(directory, name, OpenFlags::READ) {
+        Ok(file) => DiskFile::from(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let size = file.size()?;
+    if size > LARGEST {
+        let name = name.display();
+        return Err(VolumeError::Volume(format!(".ssefs/{name} is {size} bytes long, too long")));
+    }
+    let mut bytes = vec![0; size as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+const LOCK_NAME: &str = "lock";
+/// No file of the metadata directory is longer: a bound on what is read before it is checked.
+const LARGEST: u64 = 1 << 20;

@@ -1,0 +1,266 @@
+//! An open encrypted file, shared by all handles of its inode.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::content::{Content, FileKeys, SEALS_RESERVED, Sealing};
+use super::describe::Description;
+use super::error::VolumeError;
+use super::gaps::Gaps;
+use super::mounted::Volume;
+use super::pages::{EntryPages, Page};
+use crate::format::{
+    CipherOffset, Envelope, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize,
+    Prologue, StateFlags, StateRecord, Suite, is_foreign, plain_size,
+};
+use crate::keys::{Access, Binding, KeyError};
+use crate::store::{BackingFile, SyncScope};
+
+/// An open file. All methods may be called from many threads at once: reads share, changes
+/// exclude.
+pub struct EncryptedFile {
+    /// Held across the backing I/O of one request; never across a key server's answer or a
+    /// sync. Innermost but for the lock of the tag pages.
+    content: RwLock<Content>,
+}
+
+impl EncryptedFile {
+    /// Opens a backing file: authorises, unwraps the DEK, authenticates the header, recovers
+    /// what a crash has left. `writable` says whether `backing` may be written.
+    pub(super) fn open(
+        volume: &Arc<Volume>,
+        backing: Arc<dyn BackingFile>,
+        writable: bool,
+        access: &Access<'_>,
+    ) -> Result<Self, VolumeError> {
+        let backing_size = backing.size()?;
+        let mut content = Content {
+            volume: Arc::clone(volume),
+            backing,
+            writable,
+            sealing: None,
+            size: PlainSize(0),
+            gaps: Gaps::default(),
+            durable: PlainSize(0),
+            unsettled: false,
+        };
+        if backing_size == 0 {
+            return Ok(Self { content: RwLock::new(content) });
+        }
+        let page = read_first_page(&*content.backing, backing_size)?;
+        let header = Header::parse(&page)?;
+        let Prologue { file_id, volume_id, .. } = header.prologue;
+        if volume_id != volume.id() {
+            return Err(VolumeError::OtherVolume { file: file_id, found: volume_id });
+        }
+        let (keys, state) = unlock(volume, &header, &page, access)?;
+        if state.epoch > volume.epoch() {
+            return Err(FormatError::Malformed { what: "state record (epoch to come)" }.into());
+        }
+        let seals = state.seal_count;
+        let pages = EntryPages::new(page);
+        content.sealing = Some(Sealing { keys, header, pages, state, on_disk: true, seals });
+        content.size = plain_size(CipherOffset(backing_size));
+        content.durable = PlainSize(state.durable_size);
+        if volume.ended_cleanly(state.epoch, file_id) {
+            content.check_clean(backing_size)?;
+        } else {
+            content.recover()?;
+        }
+        Ok(Self { content: RwLock::new(content) })
+    }
+
+    /// Asks whether the caller may use the file's key; needed at each further open of a file
+    /// that is open already.
+    pub fn authorise(&self, access: &Access<'_>) -> Result<(), VolumeError> {
+        let content = self.reading();
+        let Some(sealing) = &content.sealing else { return Ok(()) };
+        let Some(envelope) = in_force(sealing) else { return Ok(()) };
+        Ok(content.volume.keyring().authorise(envelope, access)?)
+    }
+
+    /// Makes a DEK for an empty file on behalf of the caller who wants to write it. It is kept
+    /// in memory until the first write puts it on disk with the header.
+    pub fn prepare_write(&self, access: &Access<'_>) -> Result<(), VolumeError> {
+        let volume = {
+            let content = self.reading();
+            if content.sealing.is_some() {
+                return Ok(());
+            }
+            Arc::clone(&content.volume)
+        };
+        let file = FileId::random();
+        let binding = Binding { volume: volume.id(), file };
+        let generated = volume.keyring().generate(binding, access)?;
+        let prologue = Prologue { suite: Suite::Aes256Gcm, file_id: file, volume_id: volume.id() };
+        let header = Header::new(prologue, generated.envelope)?;
+        let keys = FileKeys::derive(&generated.dek);
+        let mut page: Box<Page> = Box::new([0; PAGE_LEN as usize]);
+        header.encode_into(&mut page)?;
+        let state = StateRecord {
+            sequence: 1,
+            size: 0,
+            durable_size: 0,
+            epoch: volume.epoch(),
+            seal_count: SEALS_RESERVED.start,
+            flags: StateFlags::default(),
+            envelope_slot: 0,
+            digest: [0; 32],
+        };
+        header.encode_both_states(&state, &keys.state, &mut page);
+        let pages = EntryPages::new(page);
+        let sealing = Sealing { keys, header, pages, state, on_disk: false, seals: 0 };
+        let mut content = self.writing();
+        if content.sealing.is_none() {
+            content.sealing = Some(sealing);
+        }
+        Ok(())
+    }
+
+    /// Takes a backing file that may be written in place of one that may only be read; both
+    /// are the same file.
+    pub fn replace_backing(&self, backing: Arc<dyn BackingFile>) -> Result<(), VolumeError> {
+        let mut content = self.writing();
+        content.backing = backing;
+        content.writable = true;
+        if content.unsettled { content.recover() } else { Ok(()) }
+    }
+
+    /// Whether the backing file may be written.
+    pub fn is_writable(&self) -> bool {
+        self.reading().writable
+    }
+
+    /// The plaintext size in bytes.
+    pub fn size(&self) -> u64 {
+        self.reading().size.0
+    }
+
+    /// Reads into `buf`; less than its length only at the end of the file.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+        self.reading().read(PlainOffset(offset), buf)
+    }
+
+    /// Writes all of `data`, or fails and leaves what was there.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), VolumeError> {
+        self.writing().write(PlainOffset(offset), data)
+    }
+
+    /// Cuts or extends the file; what is added reads as zeros.
+    pub fn set_size(&self, size: u64) -> Result<(), VolumeError> {
+        self.writing().set_size(PlainSize(size))
+    }
+
+    /// Reserves space; grows the file to cover the range unless `keep_size`.
+    pub fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<(), VolumeError> {
+        self.writing().allocate(offset, len, keep_size)
+    }
+
+    /// Makes the range read as zeros and frees its space; the size stays.
+    pub fn punch_hole(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
+        self.writing().punch_hole(offset, len)
+    }
+
+    /// Makes the range read as zeros and reserves its space.
+    pub fn zero_range(&self, offset: u64, len: u64, keep_size: bool) -> Result<(), VolumeError> {
+        self.writing().zero_range(offset, len, keep_size)
+    }
+
+    /// The first offset from `offset` on that may hold data; `None` if there is none.
+    pub fn next_data(&self, offset: u64) -> Result<Option<u64>, VolumeError> {
+        self.reading().next_data(offset)
+    }
+
+    /// The first offset from `offset` on in a hole or at the end; `None` past the end.
+    pub fn next_hole(&self, offset: u64) -> Result<Option<u64>, VolumeError> {
+        self.reading().next_hole(offset)
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self, scope: SyncScope) -> Result<(), VolumeError> {
+        let (backing, size) = {
+            let mut content = self.writing();
+            content.settle()?;
+            (Arc::clone(&content.backing), content.size)
+        };
+        backing.sync(scope)?;
+        let mut content = self.writing();
+        content.durable = size.min(content.size);
+        Ok(())
+    }
+
+    /// Writes the state record if it is behind; wanted when the last writer closes the file.
+    pub fn settle(&self) -> Result<(), VolumeError> {
+        self.writing().settle()
+    }
+
+    /// What the header says; `None` while the file is empty.
+    pub fn description(&self) -> Option<Description> {
+        let content = self.reading();
+        let sealing = content.sealing.as_ref().filter(|sealing| sealing.on_disk)?;
+        let envelope = in_force(sealing)?.clone();
+        Some(Description::new(&sealing.header.prologue, envelope, &sealing.state, content.size))
+    }
+
+    fn reading(&self) -> RwLockReadGuard<'_, Content> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self) -> RwLockWriteGuard<'_, Content> {
+        self.content.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Page 0 of a backing file of `size` bytes, more than none.
+pub(super) fn read_first_page(
+    backing: &dyn BackingFile,
+    size: u64,
+) -> Result<Box<Page>, VolumeError> {
+    let mut page: Box<Page> = Box::new([0; PAGE_LEN as usize]);
+    let read = backing.read_at(&mut *page, 0)?;
+    if is_foreign(size) || read < page.len() {
+        // The magic tells somebody else's short file from a header of ours that was cut.
+        Prologue::decode(page.first_chunk().expect("a page holds a prologue"))?;
+        return Err(FormatError::TruncatedHeader { found: read as u64 }.into());
+    }
+    Ok(page)
+}
+
+/// Unwraps the DEK by the envelope that is claimed to be in force, else by the spare one, and
+/// authenticates the state.
+fn unlock(
+    volume: &Volume,
+    header: &Header,
+    page: &Page,
+    access: &Access<'_>,
+) -> Result<(FileKeys, StateRecord), VolumeError> {
+    let Prologue { file_id, volume_id, .. } = header.prologue;
+    let binding = Binding { volume: volume_id, file: file_id };
+    let mut refused = None;
+    for (_, envelope) in header.slots_by_claim(page) {
+        let dek = match volume.keyring().dek(envelope, binding, access) {
+            Ok(dek) => dek,
+            // Not allowed is not to be tried again with another key.
+            Err(error @ (KeyError::Denied { .. } | KeyError::NotUsable { .. })) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                refused.get_or_insert(error);
+                continue;
+            }
+        };
+        let keys = FileKeys::derive(&dek);
+        let state = match header.verify(page, &keys.state, false) {
+            Ok(state) => state,
+            Err(error) => match header.verify(page, &keys.state, true) {
+                Ok(state) if !volume.ended_cleanly(state.epoch, file_id) => state,
+                _ => return Err(error.into()),
+            },
+        };
+        return Ok((keys, state));
+    }
+    Err(refused.map_or(FormatError::Malformed { what: "envelope (none)" }.into(), Into::into))
+}
+
+fn in_force(sealing: &Sealing) -> Option<&Envelope> {
+    sealing.header.envelopes[usize::from(sealing.state.envelope_slot)].as_ref()
+}

@@ -1,0 +1,129 @@
+//! Scratch directories: one per test, unique among parallel runs, removed also after a panic,
+//! and those of dead runs (with their mounts) cleaned up by the next.
+//!
+//! Nothing is removed below a mount point that is still mounted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::mount::UnmountFlags;
+
+use super::{is_root, test_name};
+
+/// A directory of one test.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        static CLEAN: Once = Once::new();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        CLEAN.call_once(clean_dead_runs);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        let path = root().join(format!("{PREFIX}{pid}-{number}-{}", short_name()));
+        fs::create_dir(&path).unwrap();
+        Self { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a directory in it.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path.join(name);
+        fs::create_dir(&path).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove_tree(&self.path);
+    }
+}
+
+/// Whether something is mounted at exactly this path.
+pub fn is_mounted(path: &Path) -> bool {
+    mount_points().iter().any(|mounted| mounted == path)
+}
+
+/// Detaches whatever is mounted at the path, however dead its daemon is.
+pub fn detach(path: &Path) {
+    if is_root() {
+        let _ = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    } else {
+        let _ = Command::new("fusermount3").arg("-uz").arg(path).output();
+    }
+}
+
+/// The place of all scratch directories.
+pub fn root() -> PathBuf {
+    std::env::var_os("SSEFS_TEST_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+}
+
+fn short_name() -> String {
+    let name = test_name().replace("::", "-");
+    let start = name.len().saturating_sub(60);
+    name[start..].trim_start_matches('-').to_owned()
+}
+
+/// Mount points from the kernel's table, where blanks are written as octal escapes.
+fn mount_points() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let second = table.lines().filter_map(|line| line.split(' ').nth(1));
+    second.map(|path| PathBuf::from(path.replace("\\040", " "))).collect()
+}
+
+/// Removes what runs left behind whose process is gone.
+fn clean_dead_runs() {
+    let Ok(entries) = fs::read_dir(root()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        if Path::new(&format!("/proc/{pid}")).exists() {
+            continue;
+        }
+        let dead = entry.path();
+        for mounted in mount_points().iter().filter(|mounted| mounted.starts_with(&dead)) {
+            detach(mounted);
+        }
+        end_processes_naming(&dead);
+        remove_tree(&dead);
+    }
+}
+
+/// Ends daemons that serve a directory of a dead run: their arguments name it.
+fn end_processes_naming(directory: &Path) {
+    let needle = directory.as_os_str().as_encoded_bytes();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let names_it = arguments.windows(needle.len()).any(|window| window == needle);
+        if let (true, Some(pid)) = (names_it, rustix::process::Pid::from_raw(pid)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn remove_tree(path: &Path) {
+    if mount_points().iter().any(|mounted| mounted.starts_with(path)) {
+        eprintln!("{}: left in place, something is still mounted below", path.display());
+        return;
+    }
+    // Deep trees and odd modes are the job of rm, which walks with descriptors.
+    let output = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(path).output();
+    if let Err(error) = output {
+        eprintln!("{}: not removed: {error}", path.display());
+    }
+}
+
+const PREFIX: &str = "ssefs-test-";

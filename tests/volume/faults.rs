@@ -1,0 +1,99 @@
+//! Backing errors reach the caller as they are, and what was written before is unharmed.
+
+use std::sync::Arc;
+
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
+use ssefs::store::faulty::{Fault, FaultPlan, FaultyFile};
+use ssefs::store::memory::MemoryFile;
+use ssefs::volume::VolumeError;
+
+use super::harness::TestVolume;
+use super::model::{Step, content, step};
+
+const ENOSPC: i32 = 28;
+
+/// Whether every block of `now` is that of `old` or that of `new`.
+fn old_or_new(now: &[u8], old: &[u8], new: &[u8]) -> bool {
+    now.chunks(4096).enumerate().all(|(index, block)| {
+        let at = index * 4096;
+        let of = |model: &[u8]| {
+            let stored = &model[at.min(model.len())..model.len().min(at + block.len())];
+            block.starts_with(stored) && block[stored.len()..].iter().all(|byte| *byte == 0)
+        };
+        of(old) || of(new)
+    })
+}
+
+fn fail_everywhere(before: &[Step], last: &Step, from_then_on: bool) {
+    for nth in 0.. {
+        let mut volume = TestVolume::new();
+        let plan = FaultPlan::new();
+        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let file = volume.open(&backing).unwrap();
+        let mut old = Vec::new();
+        for step in before {
+            step.apply(&file).unwrap();
+            step.apply_to(&mut old);
+        }
+        let mut new = old.clone();
+        last.apply_to(&mut new);
+        plan.take_calls();
+        let fault = Fault::at(nth, ENOSPC).of_modifications().after_bytes(3 * 4096);
+        plan.add(if from_then_on { fault.from_then_on() } else { fault });
+        let outcome = last.apply(&file);
+        if !plan.has_struck() {
+            outcome.unwrap();
+            break;
+        }
+        match outcome {
+            Err(VolumeError::Backing(error)) => assert_eq!(error.raw_os_error(), Some(ENOSPC)),
+            other => panic!("{other:?} for {last:?}, call {nth}"),
+        }
+        // A full disk can still be read, and the error is no lasting harm.
+        let now = content(&file).unwrap();
+        assert!(old_or_new(&now, &old, &new), "{last:?} after {before:?}, call {nth}");
+        plan.heal();
+        file.settle().unwrap();
+        // What could not be undone then is finished now, one way or the other.
+        let now = content(&file).unwrap();
+        assert!(old_or_new(&now, &old, &new), "settled: {last:?} after {before:?}, call {nth}");
+        drop(file);
+        let file = volume.open(&backing).unwrap();
+        assert!(content(&file).unwrap() == now, "reopened: {last:?} after {before:?}, call {nth}");
+        last.apply(&file).unwrap();
+        file.settle().unwrap();
+        drop(file);
+        volume.remount();
+        let file = volume.open(&backing).unwrap();
+        assert!(old_or_new(&content(&file).unwrap(), &now, &new));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_nth_call_fails_once_or_for_good(
+        before in prop::collection::vec(step(), 0..4),
+        last in step(),
+        from_then_on in any::<bool>(),
+    ) {
+        fail_everywhere(&before, &last, from_then_on);
+    }
+}
+
+#[test]
+fn chosen_operations_fail_cleanly() {
+    let full = |blocks: usize, seed| Step::Write { at: 0, len: blocks * 4096, seed };
+    for from_then_on in [false, true] {
+        for (before, last) in [
+            (vec![], full(100, 1)),
+            (vec![full(20, 1)], full(100, 2)),
+            (vec![full(100, 1)], full(100, 2)),
+            (vec![full(100, 1)], Step::SetSize(70_000)),
+            (vec![full(100, 1)], Step::Punch { at: 100, len: 300_000 }),
+        ] {
+            fail_everywhere(&before, &last, from_then_on);
+        }
+    }
+}

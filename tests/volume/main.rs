@@ -1,0 +1,9 @@
+//! Encrypted files over backing files in memory, without a kernel: against a plain model,
+//! through process deaths and backing faults, under tampering, and against another AES-GCM.
+
+mod crash;
+mod faults;
+mod harness;
+mod model;
+mod oracle;
+mod tamper;
