@@ -136,6 +136,7 @@ fn of_volume(error: &VolumeError) -> i32 {
         | VolumeError::Integrity { .. }
         | VolumeError::SizeMismatch { .. }
         | VolumeError::SealsExhausted { .. }
+        | VolumeError::InUse { .. }
         | VolumeError::Volume(_) => Errno::IO.raw_os_error(),
     }
 }
@@ -145,10 +146,12 @@ fn of_keys(error: &KeyError) -> i32 {
         KeyError::Denied { .. }
         | KeyError::ModeNotAvailable { .. }
         | KeyError::NotFound { .. }
-        | KeyError::WrongKey => Errno::ACCESS.raw_os_error(),
+        | KeyError::WrongKey
+        | KeyError::Wiped => Errno::ACCESS.raw_os_error(),
         KeyError::NotUsable { .. } => Errno::NOKEY.raw_os_error(),
         KeyError::VersionNotFound { .. }
         | KeyError::UnwrapFailed { .. }
+        | KeyError::Damaged { .. }
         | KeyError::Format(_)
         | KeyError::Unsafe { .. }
         | KeyError::Unusable(_)

@@ -32,6 +32,8 @@ mod tests {
             });
             assert!(panicking.join().is_err());
         });
-        assert_eq!((*lock(&mutex), *read(&shared), *write(&shared)), (1, 2, 2));
+        assert_eq!(*lock(&mutex), 1);
+        assert_eq!(*read(&shared), 2);
+        assert_eq!(*write(&shared), 2);
     }
 }

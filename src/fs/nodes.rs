@@ -84,7 +84,7 @@ impl NodeTable {
             count: AtomicU64::new(1),
             renames: Renames::default(),
         };
-        let node = Node::new(root, FileKind::Directory, NodeId(0), Box::default());
+        let node = Node::new(root, FileKind::Directory, NO_PARENT, Box::default());
         lock(table.object_shard(root)).insert(root, NodeId::ROOT);
         write(table.node_shard(NodeId::ROOT)).insert(NodeId::ROOT, node);
         table
@@ -227,15 +227,6 @@ impl NodeTable {
         }
     }
 
-    /// Forgets a name that was found to lead elsewhere, unless it is the only one.
-    pub fn doubt(&self, id: NodeId, name: &Name) {
-        if let Some(node) = write(self.node_shard(id)).get_mut(&id) {
-            if node.extra.as_ref().is_some_and(|extra| !extra.more.is_empty()) {
-                node.drop_name(name.parent, &name.name);
-            }
-        }
-    }
-
     /// What the backing file looked like when it was last closed; 0 when it never was.
     pub fn stamp(&self, id: NodeId) -> u64 {
         read(self.node_shard(id)).get(&id).map_or(0, |node| node.stamp)
@@ -336,7 +327,7 @@ impl Node {
         let name = name.as_bytes();
         if self.parent == parent && *self.name == *name {
             let next = self.extra.as_mut().and_then(|extra| extra.more.pop());
-            (self.parent, self.name) = next.unwrap_or_default();
+            (self.parent, self.name) = next.unwrap_or((NO_PARENT, Box::default()));
         } else if let Some(extra) = &mut self.extra {
             extra.more.retain(|(other, more)| (*other, &**more) != (parent, name));
         }
@@ -356,6 +347,8 @@ fn shard(number: u64) -> usize {
     usize::try_from(number % SHARDS as u64).expect("less than the number of shards")
 }
 
+/// The parent of a node without a name.
+const NO_PARENT: NodeId = NodeId(0);
 const SHARDS: usize = 128;
 /// Names beyond these are forgotten, the oldest first; the object stays reachable, because
 /// whoever removes the last known name pins it.

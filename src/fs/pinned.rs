@@ -3,11 +3,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::store::disk::DiskFile;
-use crate::store::tree::{DirFd, Located, OpenFlags, Stat, TimeSet, XattrMode};
+use crate::store::tree::{DirFd, Located, Stat, TimeSet, XattrMode};
 
 /// An object that is held, because its last known name is gone.
 #[derive(Debug)]
@@ -86,11 +85,6 @@ impl Reached {
     /// What a symbolic link holds; `None` for an object that is reached as an open file.
     pub fn read_link(&self) -> Option<io::Result<OsString>> {
         self.located().map(Located::readlink)
-    }
-
-    /// Opens the regular file; `None` where it is reached as an open file already.
-    pub fn reopen(&self, flags: OpenFlags) -> Option<io::Result<OwnedFd>> {
-        self.located().map(|object| object.reopen(flags))
     }
 
     /// The object, unless it is reached as an open file.
