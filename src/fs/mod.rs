@@ -1,9 +1,144 @@
 //! The file system: inodes, handles, directory operations, permissions, errno. Neutral to the
 //! transport: plain functions over plain types, replies written into buffers of the caller.
+//!
+//! Who may do what with an object is decided by the kernel from its attributes; here only what
+//! the kernel cannot know is refused. There is no global lock; what is locked is a shard of a
+//! table, for as long as a map takes, or one open file.
 
+mod attributes;
+mod change;
+mod counters;
+mod create;
+mod dates;
+mod description;
+mod directories;
+mod error;
+mod file_io;
+mod handles;
+mod listing;
+mod locks;
+mod names;
+mod nodes;
+mod open;
+mod open_table;
+mod pinned;
+mod ranges;
+mod reach;
+mod renames;
+mod system;
 mod types;
+mod xattrs;
 
-pub use types::{
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
+
+use self::counters::Counters;
+use self::directories::DirectoryCache;
+use self::error::{At, refused};
+use self::handles::{DirectoryHandle, FileHandle, HandleTable};
+use self::nodes::{NodeTable, ObjectId};
+use self::open_table::OpenTable;
+use crate::format::METADATA_DIR;
+use crate::store::tree::DiskTree;
+use crate::volume::{Volume, VolumeError};
+
+pub use self::counters::{OperationCounts, Stats};
+pub use self::dates::rfc_3339;
+pub use self::error::FsError;
+pub use self::types::{
     AttributeChange, Attributes, DirectoryEntry, DirectorySink, Entry, FsOptions, FsStatistics,
     Handle, NodeId, Opened, SeekTarget, TimeChange, Timestamp,
 };
+
+/// A volume as a file system. All methods may be called from many threads at once.
+pub struct FileSystem {
+    volume: Arc<Volume>,
+    tree: Arc<DiskTree>,
+    options: FsOptions,
+    read_only: AtomicBool,
+    daemon: Daemon,
+    nodes: NodeTable,
+    directories: DirectoryCache,
+    open: Arc<OpenTable>,
+    files: HandleTable<FileHandle>,
+    listings: HandleTable<DirectoryHandle>,
+    counters: Counters,
+}
+
+/// Who this process is on the backing directory.
+struct Daemon {
+    uid: u32,
+    gid: u32,
+}
+
+impl FileSystem {
+    /// The file system of `volume`, whose backing directory is `tree`. The process's umask must
+    /// be 0.
+    pub fn new(
+        volume: Arc<Volume>,
+        tree: Arc<DiskTree>,
+        options: FsOptions,
+    ) -> Result<Self, FsError> {
+        let root = tree.root().try_clone().at(NodeId::ROOT)?;
+        let object = ObjectId::of(&root.located().stat().at(NodeId::ROOT)?);
+        Ok(Self {
+            read_only: AtomicBool::new(options.read_only || volume.read_only()),
+            daemon: Daemon { uid: geteuid().as_raw(), gid: getegid().as_raw() },
+            nodes: NodeTable::new(object),
+            directories: DirectoryCache::new(root),
+            open: Arc::new(OpenTable::new()),
+            files: HandleTable::new(),
+            listings: HandleTable::new(),
+            counters: Counters::default(),
+            volume,
+            tree,
+            options,
+        })
+    }
+
+    /// How it was mounted.
+    pub fn options(&self) -> &FsOptions {
+        &self.options
+    }
+
+    /// Refuses or allows changes from now on.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only || self.volume.read_only(), Ordering::Release);
+    }
+
+    /// Whether changes are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    fn check_writable(&self) -> Result<(), FsError> {
+        if self.is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn volume_error(&self, node: NodeId, source: VolumeError) -> FsError {
+        FsError::Volume { node, path: self.nodes.path(node), source }
+    }
+}
+
+/// Whether the name is that of the volume's own directory, which programs never see.
+fn is_metadata(parent: NodeId, name: &OsStr) -> bool {
+    parent == NodeId::ROOT && name.as_bytes() == METADATA_DIR.as_bytes()
+}
+
+/// Refuses to make or replace the volume's own directory.
+fn check_new_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
+    if is_metadata(parent, name) { refused(parent, Errno::PERM) } else { Ok(()) }
+}
+
+/// Refuses to find the volume's own directory.
+fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
+    if is_metadata(parent, name) { refused(parent, Errno::NOENT) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,386 @@
+//! Opening and closing files. Each object that is open has one [`EncryptedFile`], however many
+//! threads open it at once; its backing file is open for reading and writing wherever that is
+//! allowed, so that a handle for writing can be read through by the kernel's cache.
+//!
+//! [`EncryptedFile`]: crate::volume::EncryptedFile
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::error::{At, refused};
+use super::handles::FileHandle;
+use super::nodes::ObjectId;
+use super::open_table::{InodeUse, OpenInode};
+use super::pinned::{Pinned, Reached};
+use super::{FileSystem, FsError, Handle, NodeId, Opened};
+use crate::format::KeyId;
+use crate::keys::{Access, Caller, Operation};
+use crate::store::SyncScope;
+use crate::store::disk::DiskFile;
+use crate::store::tree::{FileKind, OpenFlags, Stat};
+
+/// What an open is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Write,
+    /// Only its header is read, without a key.
+    Describe,
+}
+
+impl FileSystem {
+    /// Opens a file. Of `flags` the access mode, `O_TRUNC`, `O_SYNC` and `O_DSYNC` count.
+    pub fn open(&self, caller: Caller, node: NodeId, flags: i32) -> Result<Opened, FsError> {
+        self.counters.count(|counts| &counts.opens);
+        let mode = OpenMode::from_flags(flags);
+        if mode.writable || mode.truncate {
+            self.check_writable()?;
+        }
+        let purpose = if mode.writable || mode.truncate { Purpose::Write } else { Purpose::Read };
+        let before = self.nodes.stamp(node);
+        let used = self.open_inode(caller, node, purpose, None)?;
+        let keep_cache = before == 0 || before == used.inode().stamp();
+        if mode.truncate {
+            self.truncate(caller, used.inode(), 0)?;
+        }
+        Ok(Opened { handle: self.hold(caller, used, mode), keep_cache })
+    }
+
+    /// Every write was answered when it was done; there is nothing left to tell.
+    pub fn flush(&self, handle: Handle) -> Result<(), FsError> {
+        self.counters.count(|counts| &counts.flushes);
+        self.file(handle).map(|_| ())
+    }
+
+    /// Closes a handle. With the last one that could write, the file's header is brought up to
+    /// date.
+    pub fn release(&self, handle: Handle) -> Result<(), FsError> {
+        self.counters.count(|counts| &counts.releases);
+        let file = self.files.remove(handle).ok_or(FsError::BadHandle { handle })?;
+        self.close(&file)
+    }
+
+    /// Makes a file durable.
+    pub fn sync(&self, handle: Handle, data_only: bool) -> Result<(), FsError> {
+        self.counters.count(|counts| &counts.syncs);
+        let file = self.file(handle)?;
+        self.sync_inode(file.inode(), if data_only { SyncScope::Data } else { SyncScope::All })
+    }
+
+    pub(super) fn sync_inode(&self, inode: &OpenInode, scope: SyncScope) -> Result<(), FsError> {
+        if !inode.file().is_writable() {
+            return Ok(());
+        }
+        let wrap = |source| self.volume_error(inode.node(), source);
+        inode.keeping_time(|file| file.sync(scope), wrap)
+    }
+
+    /// A handle on a file that was opened for `mode`.
+    pub(super) fn hold(&self, caller: Caller, used: InodeUse, mode: OpenMode) -> Handle {
+        if mode.writable {
+            used.inode().add_writer();
+        }
+        self.files.insert(FileHandle {
+            used,
+            readable: mode.readable,
+            writable: mode.writable,
+            sync: mode.sync,
+            by_superuser: caller.uid == 0,
+        })
+    }
+
+    /// The file of a handle.
+    pub(super) fn file(&self, handle: Handle) -> Result<Arc<FileHandle>, FsError> {
+        self.files.find(handle).ok_or(FsError::BadHandle { handle })
+    }
+
+    /// The file of a handle that may write.
+    pub(super) fn file_to_write(&self, handle: Handle) -> Result<Arc<FileHandle>, FsError> {
+        self.check_writable()?;
+        self.file(handle).and_then(|file| match file.writable {
+            true => Ok(file),
+            false => Err(FsError::BadHandle { handle }),
+        })
+    }
+
+    /// What closing means besides letting go.
+    pub(super) fn close(&self, file: &FileHandle) -> Result<(), FsError> {
+        let inode = file.inode();
+        let settled =
+            if file.writable && inode.remove_writer() { self.settle(inode) } else { Ok(()) };
+        self.nodes.set_stamp(inode.node(), inode.stamp());
+        settled
+    }
+
+    pub(super) fn settle(&self, inode: &OpenInode) -> Result<(), FsError> {
+        if !inode.file().is_writable() {
+            return Ok(());
+        }
+        let wrap = |source| self.volume_error(inode.node(), source);
+        inode.keeping_time(crate::volume::EncryptedFile::settle, wrap)
+    }
+
+    /// Opens the object of a node, or joins those who have it open. `key_id` is the CMK that
+    /// its directory names, looked for here if it is wanted and not given.
+    pub(super) fn open_inode(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        purpose: Purpose,
+        key_id: Option<&KeyId>,
+    ) -> Result<InodeUse, FsError> {
+        let (object, kind) = self.nodes.object(node).ok_or(FsError::Stale { node })?;
+        match kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return refused(node, Errno::ISDIR),
+            FileKind::Symlink => return refused(node, Errno::LOOP),
+            _ => return refused(node, Errno::NXIO),
+        }
+        let used = self.open.claim(node, object);
+        let inode = Arc::clone(used.inode());
+        let _alone = inode.open_alone();
+        let path = || self.nodes.path(node);
+        let access = access(caller, Operation::Open, &path, None);
+        let wrap = |source| self.volume_error(node, source);
+        if !inode.is_ready() {
+            let (disk, stat, writable) = self.open_backing(node, object, purpose)?;
+            let disk = Arc::new(disk);
+            let file = self.volume.open_file(Arc::clone(&disk) as Arc<_>, writable, &access);
+            inode.set_ready(file.map_err(wrap)?, disk, &stat);
+        } else {
+            inode.file().authorise(&access).map_err(wrap)?;
+            if purpose == Purpose::Write && !inode.file().is_writable() {
+                let (disk, ..) = self.open_backing(node, object, purpose)?;
+                inode.replace_disk(Arc::new(disk)).map_err(wrap)?;
+            }
+        }
+        if purpose == Purpose::Write {
+            self.prepare_write(caller, &inode, key_id)?;
+        }
+        Ok(used)
+    }
+
+    /// Sees to it that the file has a DEK, because it will be written.
+    fn prepare_write(
+        &self,
+        caller: Caller,
+        inode: &OpenInode,
+        key_id: Option<&KeyId>,
+    ) -> Result<(), FsError> {
+        let node = inode.node();
+        let found = match key_id {
+            None if inode.file().size() == 0 => self.key_of_parent(node),
+            _ => None,
+        };
+        let path = || self.nodes.path(node);
+        let access = access(caller, Operation::Create, &path, key_id.or(found.as_ref()));
+        inode.file().prepare_write(&access).map_err(|source| self.volume_error(node, source))
+    }
+
+    /// Opens the backing file for reading and writing, or only for reading where that is all
+    /// that is wanted and allowed. Tells whether it may be written.
+    pub(super) fn open_backing(
+        &self,
+        node: NodeId,
+        object: ObjectId,
+        purpose: Purpose,
+    ) -> Result<(DiskFile, Stat, bool), FsError> {
+        let open = |flags| match self.open_backing_as(node, object, flags) {
+            Err(error) if error.is(Errno::ACCESS) => self.open_as_owner(node, object, flags),
+            opened => opened,
+        };
+        if purpose == Purpose::Read && !self.is_read_only() {
+            match self.open_backing_as(node, object, OpenFlags::READ_WRITE) {
+                Err(error) if may_still_be_read(&error) => {}
+                opened => return opened.map(|(disk, stat)| (disk, stat, true)),
+            }
+        }
+        let (flags, writable) = match purpose {
+            Purpose::Write => (OpenFlags::READ_WRITE, true),
+            Purpose::Read | Purpose::Describe => (OpenFlags::READ, false),
+        };
+        open(flags).map(|(disk, stat)| (disk, stat, writable))
+    }
+
+    fn open_backing_as(
+        &self,
+        node: NodeId,
+        object: ObjectId,
+        flags: OpenFlags,
+    ) -> Result<(DiskFile, Stat), FsError> {
+        let with_stat = |disk: DiskFile| {
+            let stat = disk.stat()?;
+            Ok((disk, stat))
+        };
+        let (disk, stat) = self.by_name(
+            node,
+            |pinned: Arc<Pinned>| with_stat(pinned.located().reopen(flags)?.into()),
+            |directory, name| {
+                let (disk, stat) = with_stat(self.tree.open_file(directory, name, flags)?.into())?;
+                Ok(((disk, stat), stat))
+            },
+        )?;
+        if ObjectId::of(&stat) != object {
+            return Err(FsError::Stale { node });
+        }
+        Ok((disk, stat))
+    }
+
+    /// The kernel has allowed the open by the mode bits, but an owner without privilege may be
+    /// denied by its own: files of mode 0200 or 0444 must open all the same.
+    fn open_as_owner(
+        &self,
+        node: NodeId,
+        object: ObjectId,
+        flags: OpenFlags,
+    ) -> Result<(DiskFile, Stat), FsError> {
+        let reached: Reached = self.locate(node)?;
+        let stat = reached.stat().at(node)?;
+        if stat.uid != self.daemon.uid || stat.mode & OWNER_BITS == OWNER_BITS {
+            return refused(node, Errno::ACCESS);
+        }
+        reached.chmod(stat.mode | OWNER_BITS).at(node)?;
+        let opened = self.open_backing_as(node, object, flags);
+        reached.chmod(stat.mode).at(node)?;
+        opened
+    }
+}
+
+/// How a file is opened, from the flags of `open(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OpenMode {
+    pub readable: bool,
+    pub writable: bool,
+    pub truncate: bool,
+    pub sync: Option<SyncScope>,
+}
+
+impl OpenMode {
+    pub(super) fn from_flags(flags: i32) -> Self {
+        let access = flags & libc::O_ACCMODE;
+        let sync = if flags & libc::O_SYNC == libc::O_SYNC {
+            Some(SyncScope::All)
+        } else if flags & libc::O_DSYNC != 0 {
+            Some(SyncScope::Data)
+        } else {
+            None
+        };
+        Self {
+            readable: access != libc::O_WRONLY,
+            writable: access != libc::O_RDONLY,
+            truncate: flags & libc::O_TRUNC != 0,
+            sync,
+        }
+    }
+}
+
+/// What is asked of a key provider, by whom.
+pub(super) fn access<'a>(
+    caller: Caller,
+    operation: Operation,
+    path: &'a dyn Fn() -> PathBuf,
+    key_id: Option<&'a KeyId>,
+) -> Access<'a> {
+    Access { caller, operation, path, key_id }
+}
+
+/// Whether a file that cannot be opened for writing may be open for reading yet: for its mode,
+/// a read-only or immutable backing store, or as it is being executed there.
+fn may_still_be_read(error: &FsError) -> bool {
+    [Errno::ACCESS, Errno::ROFS, Errno::PERM, Errno::TXTBSY].iter().any(|errno| error.is(*errno))
+}
+
+const OWNER_BITS: u32 = 0o600;
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::*;
+
+    #[test]
+    fn all_openers_share_one_file() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"start");
+        let handles: Vec<Handle> = thread::scope(|scope| {
+            let open = || fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let first = fx.fs.file(handles[0]).unwrap();
+        for handle in &handles {
+            assert!(Arc::ptr_eq(fx.fs.file(*handle).unwrap().inode(), first.inode()));
+        }
+        assert_eq!(fx.fs.open.len(), 1);
+        drop(first);
+        for handle in handles {
+            fx.fs.release(handle).unwrap();
+            assert!(fx.fs.release(handle).unwrap_err().is(Errno::BADF));
+        }
+        assert_eq!((fx.fs.open.len(), fx.fs.files.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_failed_open_leaves_nothing_open() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"start");
+        std::fs::write(fx.backing("file"), b"foreign bytes").unwrap();
+        assert!(fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap_err().is(Errno::IO));
+        assert_eq!((fx.fs.open.len(), fx.fs.files.len()), (0, 0));
+    }
+
+    #[test]
+    fn closing_keeps_the_time_that_was_set() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"start");
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.write(handle, 0, b"more than before", false).unwrap();
+        let time = super::super::Timestamp { secs: -5, nanos: 123_456_789 };
+        let change = super::super::AttributeChange {
+            mtime: Some(super::super::TimeChange::At(time)),
+            ..Default::default()
+        };
+        fx.fs.set_attributes(ROOT_CALLER, file, Some(handle), &change).unwrap();
+        fx.fs.sync(handle, false).unwrap();
+        assert_eq!(fx.fs.attributes(file, None).unwrap().mtime, time, "after fsync");
+        fx.fs.release(handle).unwrap();
+        assert_eq!(fx.fs.attributes(file, None).unwrap().mtime, time, "after close");
+        assert_eq!(fx.content(file), b"more than before");
+    }
+
+    #[test]
+    fn the_cache_is_kept_until_the_ciphertext_changes_underneath() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"one");
+        fx.create(NodeId::ROOT, "other", b"three");
+        let kept = || {
+            let opened = fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap();
+            fx.fs.release(opened.handle).unwrap();
+            opened.keep_cache
+        };
+        assert!(kept() && kept());
+        std::fs::copy(fx.backing("other"), fx.backing("file")).unwrap();
+        assert!(!kept());
+        assert!(kept());
+        assert_eq!(fx.content(file), b"three");
+    }
+
+    #[test]
+    fn unlinked_files_stay_usable_until_forgotten() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"text");
+        let before = fx.open_descriptors();
+        fx.fs.unlink(NodeId::ROOT, os("file")).unwrap();
+        assert_eq!(fx.content(file), b"text", "opened anew");
+        let attributes = fx.fs.attributes(file, None).unwrap();
+        assert_eq!((attributes.nlink, attributes.size), (0, 4));
+        fx.create(NodeId::ROOT, "file", b"another");
+        assert_eq!(fx.content(file), b"text");
+        fx.fs.forget(file, 1);
+        assert_eq!(fx.open_descriptors(), before);
+        assert!(fx.fs.attributes(file, None).unwrap_err().is(Errno::STALE));
+    }
+}

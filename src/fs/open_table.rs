@@ -1,0 +1,224 @@
+//! Files that are open: one entry for each object, shared by all its handles, so that there is
+//! one size, one set of locks and one DEK. An entry is there for as long as somebody uses it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+
+use super::error::At;
+use super::locks::{lock, read, write};
+use super::nodes::ObjectId;
+use super::{FsError, NodeId};
+use crate::store::disk::DiskFile;
+use crate::store::tree::{Stat, TimeSet};
+use crate::volume::{EncryptedFile, VolumeError};
+
+/// All open files, by object.
+pub struct OpenTable {
+    shards: Box<[Mutex<HashMap<ObjectId, Entry>>]>,
+}
+
+/// An object that is open, or about to be.
+pub struct OpenInode {
+    node: NodeId,
+    object: ObjectId,
+    ready: OnceLock<Ready>,
+    /// Held while the file is opened or its backing file is opened anew, also across the answer
+    /// of a key server: it keeps waiting only those who open this very file. Outermost.
+    opening: Mutex<()>,
+    writers: AtomicU32,
+    writes: AtomicU64,
+    stamp: AtomicU64,
+}
+
+/// One use of an open file; the last one that is dropped closes it.
+pub struct InodeUse {
+    table: Arc<OpenTable>,
+    inode: Arc<OpenInode>,
+}
+
+struct Entry {
+    inode: Arc<OpenInode>,
+    users: usize,
+}
+
+struct Ready {
+    file: EncryptedFile,
+    disk: RwLock<Arc<DiskFile>>,
+}
+
+impl OpenTable {
+    /// With no open files.
+    pub fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    /// One more use of the object; it is opened by the first who then calls
+    /// [`OpenInode::open_once`].
+    pub fn claim(self: &Arc<Self>, node: NodeId, object: ObjectId) -> InodeUse {
+        let mut shard = lock(self.shard(object));
+        let entry = shard
+            .entry(object)
+            .or_insert_with(|| Entry { inode: Arc::new(OpenInode::new(node, object)), users: 0 });
+        entry.users += 1;
+        InodeUse { table: Arc::clone(self), inode: Arc::clone(&entry.inode) }
+    }
+
+    /// The object, if it is open.
+    pub fn find(&self, object: ObjectId) -> Option<Arc<OpenInode>> {
+        let shard = lock(self.shard(object));
+        shard.get(&object).filter(|entry| entry.inode.is_ready()).map(|e| Arc::clone(&e.inode))
+    }
+
+    /// All open files at this time.
+    pub fn all(&self) -> Vec<Arc<OpenInode>> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let ready = shard.values().filter(|entry| entry.inode.is_ready());
+            all.extend(ready.map(|entry| Arc::clone(&entry.inode)));
+        }
+        all
+    }
+
+    /// How many objects are open.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, object: ObjectId) -> &Mutex<HashMap<ObjectId, Entry>> {
+        let place = object.ino % SHARDS as u64;
+        &self.shards[usize::try_from(place).expect("less than the number of shards")]
+    }
+}
+
+impl OpenInode {
+    fn new(node: NodeId, object: ObjectId) -> Self {
+        Self {
+            node,
+            object,
+            ready: OnceLock::new(),
+            opening: Mutex::default(),
+            writers: AtomicU32::new(0),
+            writes: AtomicU64::new(0),
+            stamp: AtomicU64::new(0),
+        }
+    }
+
+    /// The node that it was opened by.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Excludes others who open the same object.
+    pub fn open_alone(&self) -> MutexGuard<'_, ()> {
+        lock(&self.opening)
+    }
+
+    /// Whether it is open.
+    pub fn is_ready(&self) -> bool {
+        self.ready.get().is_some()
+    }
+
+    /// Puts what was opened in place; only under [`Self::open_alone`], and once.
+    pub fn set_ready(&self, file: EncryptedFile, disk: Arc<DiskFile>, stat: &Stat) {
+        self.stamp.store(stamp(stat), Ordering::Relaxed);
+        let fresh = self.ready.set(Ready { file, disk: RwLock::new(disk) });
+        assert!(fresh.is_ok(), "openers exclude each other and look first");
+    }
+
+    /// Takes a backing file that may be written; only under [`Self::open_alone`].
+    pub fn replace_disk(&self, disk: Arc<DiskFile>) -> Result<(), VolumeError> {
+        self.file().replace_backing(Arc::clone(&disk) as Arc<_>)?;
+        *write(&self.ready().disk) = disk;
+        Ok(())
+    }
+
+    /// The encrypted file.
+    pub fn file(&self) -> &EncryptedFile {
+        &self.ready().file
+    }
+
+    /// The backing file.
+    pub fn disk(&self) -> Arc<DiskFile> {
+        Arc::clone(&read(&self.ready().disk))
+    }
+
+    /// What the backing file looked like when it was opened, or last settled.
+    pub fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Relaxed)
+    }
+
+    /// Changes the content, which gives the file a new modification time.
+    pub fn change<T>(&self, change: impl FnOnce(&EncryptedFile) -> T) -> T {
+        let changed = change(self.file());
+        self.writes.fetch_add(1, Ordering::AcqRel);
+        changed
+    }
+
+    /// One more handle may write.
+    pub fn add_writer(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One handle less may write; true for the last one.
+    pub fn remove_writer(&self) -> bool {
+        self.writers.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Does what writes to the backing file without a change of the content, and puts back the
+    /// modification time: that a header is brought up to date must not undo a `utimensat`.
+    pub fn keeping_time<E>(
+        &self,
+        work: impl FnOnce(&EncryptedFile) -> Result<(), E>,
+        wrap: impl FnOnce(E) -> FsError,
+    ) -> Result<(), FsError> {
+        let disk = self.disk();
+        let writes = self.writes.load(Ordering::Acquire);
+        let before = disk.stat().at(self.node)?;
+        work(self.file()).map_err(wrap)?;
+        let after = disk.stat().at(self.node)?;
+        self.stamp.store(stamp(&after), Ordering::Relaxed);
+        if after.mtime == before.mtime || self.writes.load(Ordering::Acquire) != writes {
+            return Ok(());
+        }
+        self.stamp.store(stamp(&Stat { mtime: before.mtime, ..after }), Ordering::Relaxed);
+        let mtime = TimeSet::At { secs: before.mtime.secs, nanos: before.mtime.nanos };
+        disk.set_times(TimeSet::Omit, mtime).at(self.node)
+    }
+
+    fn ready(&self) -> &Ready {
+        self.ready.get().expect("only open files are handed out")
+    }
+}
+
+impl InodeUse {
+    /// The open file.
+    pub fn inode(&self) -> &Arc<OpenInode> {
+        &self.inode
+    }
+}
+
+impl Drop for InodeUse {
+    fn drop(&mut self) {
+        let mut shard = lock(self.table.shard(self.inode.object));
+        let Some(entry) = shard.get_mut(&self.inode.object) else { return };
+        entry.users -= 1;
+        if entry.users == 0 {
+            // Closed after the lock is released.
+            let closed = shard.remove(&self.inode.object);
+            drop(shard);
+            drop(closed);
+        }
+    }
+}
+
+/// What changes when somebody writes to the backing file: its size and modification time, mixed
+/// into one number that is not 0.
+pub(super) fn stamp(stat: &Stat) -> u64 {
+    let time = stat.mtime.secs.cast_unsigned() ^ u64::from(stat.mtime.nanos).rotate_left(34);
+    let mixed = time.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stat.size.rotate_left(17);
+    mixed.max(1)
+}
+
+const SHARDS: usize = 64;
