@@ -9,19 +9,20 @@ use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::convert::{caller, file_attr, file_type, listing_attr, negative_attr, time_change};
 use super::negotiate::negotiate;
+use super::seeks::{Question, SeekQueue};
 use crate::fs::{
     AttributeChange, DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, Handle, NodeId,
     Opened, SeekTarget,
@@ -31,11 +32,17 @@ use crate::sys::buffer::with_scratch;
 /// A file system behind `/dev/fuse`.
 pub(super) struct Classic {
     fs: Arc<FileSystem>,
+    seeks: SeekQueue,
 }
 
 impl Classic {
-    pub(super) fn new(fs: Arc<FileSystem>) -> Self {
-        Self { fs }
+    /// `notifier` is to be set as soon as the session exists.
+    pub(super) fn new(fs: Arc<FileSystem>, notifier: Arc<OnceLock<Notifier>>) -> io::Result<Self> {
+        let answering = Arc::clone(&fs);
+        let seeks = SeekQueue::start(notifier, move |handle, offset, target| {
+            guarded("lseek", || answering.seek(handle, offset, target))
+        })?;
+        Ok(Self { fs, seeks })
     }
 
     fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
@@ -463,7 +470,7 @@ impl Filesystem for Classic {
     fn lseek(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
@@ -474,8 +481,14 @@ impl Filesystem for Classic {
             libc::SEEK_HOLE => SeekTarget::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        match guarded("lseek", || self.fs.seek(handle(fh), offset, target)) {
-            Ok(offset) => reply.offset(offset),
+        let handle = handle(fh);
+        let found = guarded("lseek", || {
+            let behind = self.fs.may_be_behind(handle)?;
+            if behind { Ok(None) } else { self.fs.seek(handle, offset, target).map(Some) }
+        });
+        match found {
+            Ok(Some(offset)) => reply.offset(offset),
+            Ok(None) => self.seeks.ask(Question { ino, handle, offset, target, reply }),
             Err(errno) => reply.error(errno),
         }
     }

@@ -6,6 +6,7 @@ mod classic;
 mod convert;
 mod error;
 mod negotiate;
+mod seeks;
 mod session;
 mod tune;
 

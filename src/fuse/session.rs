@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use fuser::{Config, SessionACL};
@@ -43,9 +43,12 @@ impl Session {
         // The kernel checks permissions (`default_permissions`) and keeps other users out
         // itself (no `allow_other`). A filter by user here would only refuse the writeback
         // cache's own requests, which may come under any user.
-        let served =
-            fuser::Session::from_fd(Classic::new(fs), device, SessionACL::All, config(plan));
+        let notifier = Arc::new(OnceLock::new());
+        let served = Classic::new(fs, Arc::clone(&notifier)).and_then(|classic| {
+            fuser::Session::from_fd(classic, device, SessionACL::All, config(plan))
+        });
         let loops = served.map_err(MountError::Handshake).and_then(|served| {
+            notifier.get_or_init(|| served.notifier());
             std::thread::Builder::new()
                 .name("fuse".to_owned())
                 .spawn(move || served.run())
