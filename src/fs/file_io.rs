@@ -66,7 +66,7 @@ pub(super) fn check_range(inode: &OpenInode, offset: u64, len: u64) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::super::{AttributeChange, NodeId};
     use super::*;
 

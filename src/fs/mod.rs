@@ -141,4 +141,4 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
 }
 
 #[cfg(test)]
-mod testing;
+mod tests;

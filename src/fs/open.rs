@@ -298,7 +298,7 @@ const OWNER_BITS: u32 = 0o600;
 mod tests {
     use std::thread;
 
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
 
     #[test]

@@ -134,7 +134,7 @@ const COPY_BYTES: u64 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::super::NodeId;
-    use super::super::testing::{Fixture, ROOT_CALLER, USER};
+    use super::super::tests::{Fixture, ROOT_CALLER, USER};
     use super::*;
 
     #[test]
