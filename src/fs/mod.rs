@@ -141,4 +141,6 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
 }
 
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod tests;
