@@ -1,3 +1,7 @@
 //! The `ssefs` program: hands the command line to [`ssefs::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ssefs::cli::main()
+}

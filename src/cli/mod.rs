@@ -1,1 +1,65 @@
-//! (in progress)
+//! The program: arguments, commands, exit codes, output. Called as `mount.ssefs` or
+//! `mount.fuse.ssefs` it is a helper of mount(8).
+
+mod args;
+mod checks;
+mod exit;
+mod helper;
+mod inspect;
+mod logging;
+mod mount;
+mod mountinfo;
+mod options;
+mod remount;
+mod serve;
+mod stats;
+mod unlock;
+mod unmount;
+
+pub use exit::Exit;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Outcome;
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    if helper::is_helper(&name) {
+        return conclude(helper::run(arguments.collect()), Exit::helper_code);
+    }
+    match Cli::try_parse() {
+        Ok(cli) => conclude(run(&cli), Exit::code),
+        Err(error) => {
+            // Help that nobody reads any more is no failure.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()))
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    match &cli.command {
+        Command::Mount(args) => mount::run(args, cli.keystore.clone(), cli.verbose),
+        Command::Unmount(args) => {
+            logging::start(cli.verbose, None);
+            unmount::run(args)
+        }
+        Command::Inspect(args) => inspect::run(args),
+        Command::Stats(args) => stats::run(args),
+    }
+}
+
+fn conclude(outcome: Outcome, code: impl Fn(Exit) -> u8) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ssefs: {}", failure.message);
+            ExitCode::from(code(failure.exit))
+        }
+    }
+}

@@ -17,7 +17,7 @@ impl FileSystem {
             return Err(FsError::BadHandle { handle });
         }
         let inode = file.inode();
-        inode.file().read(offset, buf).map_err(|source| self.volume_error(inode.node(), source))
+        inode.read(offset, buf).map_err(|source| self.volume_error(inode.node(), source))
     }
 
     /// Writes all of `data` at `offset`, or fails. `kill_privileges` clears the set-user-id

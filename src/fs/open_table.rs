@@ -2,7 +2,7 @@
 //! one size, one set of locks and one DEK. An entry is there for as long as somebody uses it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use super::error::At;
@@ -29,6 +29,8 @@ pub struct OpenInode {
     writers: AtomicU32,
     writes: AtomicU64,
     stamp: AtomicU64,
+    /// Whether a user has read, so that the access time counts.
+    was_read: AtomicBool,
 }
 
 /// One use of an open file; the last one that is dropped closes it.
@@ -102,6 +104,7 @@ impl OpenInode {
             writers: AtomicU32::new(0),
             writes: AtomicU64::new(0),
             stamp: AtomicU64::new(0),
+            was_read: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +134,7 @@ impl OpenInode {
     pub fn replace_disk(&self, disk: Arc<DiskFile>) -> Result<(), VolumeError> {
         self.file().replace_backing(Arc::clone(&disk) as Arc<_>)?;
         *write(&self.ready().disk) = disk;
+        self.was_read.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -154,6 +158,21 @@ impl OpenInode {
         let changed = change(self.file());
         self.writes.fetch_add(1, Ordering::AcqRel);
         changed
+    }
+
+    /// Reads the content on behalf of a user: unlike the reading of headers and entries this
+    /// is an access to the file.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+        if !self.was_read.load(Ordering::Acquire) {
+            self.disk().count_reads()?;
+            self.was_read.store(true, Ordering::Release);
+        }
+        self.file().read(offset, buf)
+    }
+
+    /// Whether a handle is open that may write.
+    pub fn has_writers(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
     }
 
     /// One more handle may write.

@@ -61,6 +61,13 @@ impl FileSystem {
         }
     }
 
+    /// Whether the kernel may hold data of the file that it has not sent yet, and of which
+    /// [`Self::seek`] therefore cannot know.
+    pub fn may_be_behind(&self, handle: Handle) -> Result<bool, FsError> {
+        let file = self.file(handle)?;
+        Ok(self.options.writeback && file.inode().has_writers())
+    }
+
     /// Copies up to `len` bytes between two files, or within one; returns how many.
     pub fn copy_range(
         &self,
@@ -104,7 +111,7 @@ impl FileSystem {
         to: u64,
         chunk: &mut [u8],
     ) -> Result<u64, FsError> {
-        let read = source.inode().file().read(from, chunk);
+        let read = source.inode().read(from, chunk);
         let read = read.map_err(|error| self.volume_error(source.node(), error))?;
         let written = target.inode().change(|file| file.write(to, &chunk[..read]));
         written.map_err(|error| self.volume_error(target.node(), error))?;

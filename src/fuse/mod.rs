@@ -1,1 +1,15 @@
-//! (in progress)
+//! From the kernel's FUSE protocol to [`crate::fs::FileSystem`]: `classic` serves `/dev/fuse`,
+//! `session` mounts, runs and unmounts. Holds no logic of a file system and no cryptography.
+
+mod attach;
+mod classic;
+mod convert;
+mod error;
+mod negotiate;
+mod seeks;
+mod session;
+mod tune;
+
+pub use attach::{Detached, FilesystemFlag, MountPlan, mount_flags, unmount};
+pub use error::MountError;
+pub use session::{Session, Stopper};

@@ -4,7 +4,10 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, fsync, ftruncate, seek};
+use rustix::fs::{
+    FallocateFlags, OFlags, SeekFrom, fallocate, fcntl_setfl, fdatasync, fstat, fsync, ftruncate,
+    seek,
+};
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 
 use super::{BackingFile, SyncScope};
@@ -19,6 +22,11 @@ impl DiskFile {
     /// The descriptor, for what concerns the file as a whole.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// From now on reads set the access time as the file system below sees fit.
+    pub fn count_reads(&self) -> io::Result<()> {
+        Ok(fcntl_setfl(&self.fd, OFlags::empty())?)
     }
 
     /// Overwrites what lies within the file with zeros: a hole for file systems without.

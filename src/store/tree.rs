@@ -182,9 +182,11 @@ pub struct OpenFlags {
     pub keep_atime: bool,
 }
 
+/// Both leave the access time alone: what reads headers and entries is not the user. See
+/// [`DiskFile::count_reads`](super::disk::DiskFile::count_reads).
 impl OpenFlags {
-    pub const READ: Self = Self { access: Access::Read, keep_atime: false };
-    pub const READ_WRITE: Self = Self { access: Access::ReadWrite, keep_atime: false };
+    pub const READ: Self = Self { access: Access::Read, keep_atime: true };
+    pub const READ_WRITE: Self = Self { access: Access::ReadWrite, keep_atime: true };
 }
 
 /// What may be done through a descriptor.
@@ -240,18 +242,13 @@ fn open_regular(
 ) -> io::Result<OwnedFd> {
     let access = flags.access.flags();
     let open = |extra| retry_on_intr(|| open(access | OFlags::CLOEXEC | OFlags::NONBLOCK | extra));
-    let fd = match flags.keep_atime.then(|| open(OFlags::NOATIME)) {
-        Some(Err(Errno::PERM)) | None => open(OFlags::empty())?,
-        Some(opened) => opened?,
+    let (fd, kept) = match flags.keep_atime.then(|| open(OFlags::NOATIME)) {
+        Some(Err(Errno::PERM)) | None => (open(OFlags::empty())?, OFlags::empty()),
+        Some(opened) => (opened?, OFlags::NOATIME),
     };
     if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL.into());
     }
-    let kept = if flags.keep_atime {
-        rustix::fs::fcntl_getfl(&fd)? & OFlags::NOATIME
-    } else {
-        OFlags::empty()
-    };
     fcntl_setfl(&fd, kept)?;
     Ok(fd)
 }

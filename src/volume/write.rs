@@ -221,7 +221,7 @@ impl Content {
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
     ) -> Result<(), VolumeError> {
         let count = (blocks.end.0 - blocks.start.0) as usize;
-        // Random nonces, drawn for these seals alone; `begin_change` counts them.
+        // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..count]);
         let existing = blocks_in(self.size);

@@ -1,0 +1,174 @@
+//! The program's log: to standard error while there is one, in the background to a file or to
+//! syslog. Which records are kept is set once; where they go changes when the process detaches.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use env_logger::Logger as Filter;
+use log::{Level, Log, Metadata, Record};
+use syslog::{Facility, Formatter3164};
+
+/// Starts logging to standard error. `filter` is in the form of `RUST_LOG`, which counts where
+/// none is given; `verbose` is how often `-v` was.
+pub fn start(verbose: u8, filter: Option<&str>) {
+    let given = filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok());
+    let filters = given.as_deref().unwrap_or(match verbose {
+        0 => "warn,ssefs=info",
+        1 => "info,ssefs=debug",
+        _ => "debug,ssefs=trace",
+    });
+    let filter = env_logger::Builder::new().parse_filters(filters).build();
+    log::set_max_level(filter.filter());
+    let output = OUTPUT.get_or_init(|| Output { filter, sink: Mutex::new(Sink::StandardError) });
+    // A second start in one process is a test's, and keeps the first logger.
+    let _ = log::set_logger(output);
+    std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
+}
+
+/// Opens where a process in the background logs to: `file`, else syslog, else nowhere. Standard
+/// error goes on until [`Background::enter`].
+pub fn open_background(file: Option<&Path>) -> std::io::Result<Background> {
+    let sink = match file {
+        Some(path) => {
+            Sink::File(File::options().append(true).create(true).open(path).map_err(|error| {
+                std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?)
+        }
+        None => syslog::unix(Formatter3164 {
+            facility: Facility::LOG_DAEMON,
+            hostname: None,
+            process: "ssefs".to_owned(),
+            pid: std::process::id(),
+        })
+        .map_or(Sink::Nowhere, |logger| Sink::Syslog(Box::new(logger))),
+    };
+    Ok(Background { sink })
+}
+
+/// Where the log goes from now on, once entered.
+pub struct Background {
+    sink: Sink,
+}
+
+impl Background {
+    /// Leaves standard error for good.
+    pub fn enter(self) {
+        if let Some(output) = OUTPUT.get() {
+            *output.sink.lock().unwrap_or_else(PoisonError::into_inner) = self.sink;
+        }
+    }
+}
+
+struct Output {
+    filter: Filter,
+    sink: Mutex<Sink>,
+}
+
+enum Sink {
+    StandardError,
+    File(File),
+    Syslog(Box<syslog::Logger<syslog::LoggerBackend, Formatter3164>>),
+    Nowhere,
+}
+
+impl Log for Output {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.filter.matches(record) {
+            // A log that cannot be written must not stop what is logged about.
+            let _ = self.sink.lock().unwrap_or_else(PoisonError::into_inner).write(record);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Sink {
+    fn write(&mut self, record: &Record<'_>) -> std::io::Result<()> {
+        let level = record.level().as_str().to_ascii_lowercase();
+        let message = record.args();
+        match self {
+            Self::StandardError => writeln!(std::io::stderr(), "ssefs: {level}: {message}"),
+            Self::File(file) => {
+                let line = format!("{} {level}: {message}\n", now());
+                file.write_all(line.as_bytes())
+            }
+            Self::Syslog(logger) => match record.level() {
+                Level::Error => logger.err(message),
+                Level::Warn => logger.warning(message),
+                Level::Info => logger.info(message),
+                Level::Debug | Level::Trace => logger.debug(message),
+            }
+            .map_err(std::io::Error::other),
+            Self::Nowhere => Ok(()),
+        }
+    }
+}
+
+/// The present time in UTC, as RFC 3339 writes it.
+fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    rfc_3339(since.map_or(0, |since| since.as_secs()))
+}
+
+/// Seconds since 1970 as RFC 3339 writes them; the calendar by Howard Hinnant's
+/// `civil_from_days`.
+pub(super) fn rfc_3339(secs: u64) -> String {
+    let (days, time) = (secs / 86_400 + 719_468, secs % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+static OUTPUT: OnceLock<Output> = OnceLock::new();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (secs, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_767_225_600, "2026-01-01T00:00:00Z"),
+            (4_102_444_800, "2100-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc_3339(secs), text);
+        }
+    }
+
+    #[test]
+    fn a_log_file_gets_one_line_for_a_record() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut background = open_background(Some(file.path())).unwrap();
+        let mut record = Record::builder();
+        let record = record.level(Level::Error);
+        background
+            .sink
+            .write(&record.args(format_args!("block {} does not open", 7)).build())
+            .unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert!(text.ends_with("Z error: block 7 does not open\n"), "{text}");
+    }
+
+    #[test]
+    fn a_log_file_that_cannot_be_opened_is_named() {
+        let error = open_background(Some(Path::new("/no such/log"))).err().unwrap();
+        assert!(error.to_string().starts_with("/no such/log: "), "{error}");
+    }
+}

@@ -1,0 +1,227 @@
+//! `ssefs mount`: looks before it changes anything, goes to the background before it holds any
+//! key, and lets go of the terminal once the mount answers.
+
+use std::path::PathBuf;
+
+use super::args::{ModeName, MountArgs};
+use super::checks;
+use super::exit::{Exit, Failure, Outcome};
+use super::logging::{self, Background};
+use super::options::MountOptions;
+use super::serve::Daemon;
+use super::unlock::{KeyOrigin, UnlockPlan, mode};
+use crate::fs::FsOptions;
+use crate::fuse::MountPlan;
+use crate::keys::Keystore;
+use crate::sys::daemon::{self, Outcome as ChildOutcome, Role};
+use crate::sys::process;
+
+/// Everything that a mount needs to know, in absolute paths.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The volume and its keys.
+    pub unlock: UnlockPlan,
+    /// The mount.
+    pub plan: MountPlan,
+    /// The file system between them.
+    pub fs: FsOptions,
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// Where a mount in the background logs to, if not to syslog.
+    pub log_file: Option<PathBuf>,
+}
+
+/// The command.
+pub fn run(args: &MountArgs, keystore: Option<PathBuf>, verbose: u8) -> Outcome {
+    let mut options = MountOptions::parse(&args.options)?;
+    options.mode = args.mode.or(options.mode);
+    options.keystore = keystore.or(options.keystore);
+    if args.key.key_file.is_some() || args.key.key_fd.is_some() || args.key.passphrase {
+        options.key_file = args.key.key_file.clone();
+        options.key_fd = args.key.key_fd;
+        options.passphrase = args.key.passphrase;
+    }
+    if options.remount {
+        return Err(Failure::new(
+            Exit::Usage,
+            "option 'remount' belongs to mount(8): 'mount -o remount,ro MOUNTPOINT'",
+        ));
+    }
+    logging::start(verbose, options.log_filter.as_deref());
+    mount(&Request::new(args.backing.clone(), args.mount_point.clone(), options, args.foreground)?)
+}
+
+impl Request {
+    /// Checks what can be checked without changing anything.
+    pub fn new(
+        backing: PathBuf,
+        mount_point: PathBuf,
+        options: MountOptions,
+        foreground: bool,
+    ) -> Outcome<Self> {
+        let mode = mode(options.mode.unwrap_or(ModeName::Managed))?;
+        let (source, protect_keystore) = key_origin(&options, mode)?;
+        let backing = checks::backing(&backing)?;
+        let mount_point = checks::mount_point(&mount_point, options.nonempty)?;
+        checks::apart(&backing, &mount_point)?;
+        checks::fuse(options.allow_other)?;
+        let keystore = absolute(Keystore::locate(options.keystore.as_deref()))?;
+        let log_file = options.log_file.clone().map(absolute).transpose()?;
+        Ok(Self {
+            plan: MountPlan {
+                mount_point,
+                source: options.source.clone().unwrap_or_else(|| backing.clone().into()),
+                subtype: "ssefs".to_owned(),
+                allow_other: options.allow_other,
+                flags: options.flags(),
+                threads: options.threads,
+            },
+            fs: FsOptions {
+                read_only: options.read_only,
+                writeback: options.writeback && !options.read_only,
+                acl: options.acl,
+                ttl: options.ttl,
+            },
+            unlock: UnlockPlan {
+                backing,
+                mode,
+                source,
+                keystore,
+                protect_keystore,
+                rotation_days: options.rotation_days,
+                cache_entries: options.cache_entries,
+                cache_ttl: options.cache_ttl,
+                read_only: options.read_only,
+            },
+            foreground,
+            log_file,
+        })
+    }
+}
+
+/// Mounts; returns when the mount answers, or in the foreground when it has ended.
+pub fn mount(request: &Request) -> Outcome {
+    let system = |error: std::io::Error| Failure::new(Exit::Other, error);
+    process::forbid_dumps().map_err(system)?;
+    if request.foreground {
+        return Daemon::start(request)?.serve();
+    }
+    match daemon::start().map_err(system)? {
+        Role::Parent(reader) => match reader.wait().map_err(system)? {
+            ChildOutcome::Ready => Ok(()),
+            ChildOutcome::Failed { exit_code, message } => {
+                Err(Failure::new(Exit::from_code(exit_code).unwrap_or(Exit::Other), message))
+            }
+            ChildOutcome::Died { cause } => {
+                Err(Failure::new(Exit::Other, format!("the daemon ended without a word ({cause})")))
+            }
+        },
+        Role::Child(status) => {
+            // The parent is what the user sees: this process says nothing itself.
+            let started = background(request)
+                .and_then(|background| Daemon::start(request).map(|daemon| (daemon, background)));
+            match started {
+                Ok((daemon, background)) => {
+                    background.enter();
+                    status.ready().map_err(system)?;
+                    if let Err(failure) = daemon.serve() {
+                        log::error!("{}", failure.message);
+                        std::process::exit(failure.exit.code().into());
+                    }
+                    std::process::exit(0);
+                }
+                Err(failure) => {
+                    status.failed(failure.exit.code(), &failure.message).map_err(system)?;
+                    std::process::exit(failure.exit.code().into());
+                }
+            }
+        }
+    }
+}
+
+fn background(request: &Request) -> Outcome<Background> {
+    logging::open_background(request.log_file.as_deref())
+        .map_err(|error| Failure::new(Exit::Usage, format!("log file {error}")))
+}
+
+/// In managed mode a passphrase is that of the keystore, and a key is one for files that were
+/// written in supplied mode.
+fn key_origin(
+    options: &MountOptions,
+    mode: crate::format::Mode,
+) -> Outcome<(Option<KeyOrigin>, bool)> {
+    let managed = mode == crate::format::Mode::Managed;
+    let given = usize::from(options.key_file.is_some())
+        + usize::from(options.key_fd.is_some())
+        + usize::from(options.passphrase && !managed);
+    if given > 1 {
+        return Err(Failure::new(
+            Exit::Usage,
+            "give one of key_file, key_fd and passphrase, not several",
+        ));
+    }
+    let file = options.key_file.clone().map(|path| match path.as_os_str() {
+        dash if dash == "-" => Ok(path.clone()),
+        _ => absolute(path.clone()),
+    });
+    let origin = match (file.transpose()?, options.key_fd) {
+        (Some(path), _) => Some(KeyOrigin::File(path)),
+        (None, Some(number)) => Some(KeyOrigin::Descriptor(number)),
+        (None, None) => (options.passphrase && !managed).then_some(KeyOrigin::Passphrase),
+    };
+    Ok((origin, options.passphrase && managed))
+}
+
+fn absolute(path: PathBuf) -> Outcome<PathBuf> {
+    std::path::absolute(&path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Mode;
+
+    fn origin(list: &str, mode: Mode) -> Outcome<(Option<KeyOrigin>, bool)> {
+        key_origin(&MountOptions::parse(&[list]).unwrap(), mode)
+    }
+
+    #[test]
+    fn a_passphrase_is_the_keystores_or_the_volumes() {
+        assert_eq!(origin("passphrase", Mode::Managed).unwrap(), (None, true));
+        assert_eq!(
+            origin("passphrase", Mode::Supplied).unwrap(),
+            (Some(KeyOrigin::Passphrase), false)
+        );
+    }
+
+    #[test]
+    fn several_sources_are_refused() {
+        for list in ["key_file=/a,key_fd=3", "key_file=/a,passphrase"] {
+            assert_eq!(origin(list, Mode::Supplied).unwrap_err().exit, Exit::Usage);
+        }
+        assert_eq!(
+            origin("key_file=/a,passphrase", Mode::Managed).unwrap(),
+            (Some(KeyOrigin::File("/a".into())), true)
+        );
+    }
+
+    #[test]
+    fn relative_key_files_are_made_absolute_but_for_standard_input() {
+        let here = std::env::current_dir().unwrap().join("k");
+        assert_eq!(origin("key_file=k", Mode::Supplied).unwrap().0, Some(KeyOrigin::File(here)));
+        assert_eq!(
+            origin("key_file=-", Mode::Supplied).unwrap().0,
+            Some(KeyOrigin::File("-".into()))
+        );
+    }
+
+    #[test]
+    fn kms_is_refused_as_usage() {
+        let mut options = MountOptions::default();
+        options.mode = Some(ModeName::Kms);
+        let refused = Request::new("/tmp".into(), "/tmp".into(), options, true).unwrap_err();
+        assert_eq!(refused.exit, Exit::Usage);
+        assert!(refused.message.contains("no KMS provider"), "{}", refused.message);
+    }
+}

@@ -1,0 +1,165 @@
+//! The daemon: a volume, the file system on it, the session that serves it, and what goes on
+//! beside the requests. It ends when the file system is unmounted, from either side, and leaves
+//! everything on the backing store and no key in memory.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle as SignalHandle, Signals};
+
+use super::exit::{Exit, Failure, Outcome};
+use super::mount::Request;
+use super::unlock::{now, unlock};
+use crate::fs::FileSystem;
+use crate::fuse::{Detached, Session, Stopper};
+use crate::store::tree::DiskTree;
+use crate::sys::{locked, process};
+use crate::volume::Volume;
+
+/// A mount that answers.
+pub struct Daemon {
+    session: Session,
+    fs: Arc<FileSystem>,
+    volume: Arc<Volume>,
+    tree: Arc<DiskTree>,
+    signals: SignalHandle,
+    /// Dropped to end the upkeep.
+    upkeep: Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Unlocks the volume and mounts it.
+    pub fn start(request: &Request) -> Outcome<Self> {
+        prepare_process();
+        let backing = &request.unlock.backing;
+        let tree = DiskTree::open(backing).map_err(|error| {
+            Failure::new(Exit::Backing, format!("{}: {error}", backing.display()))
+        })?;
+        let tree = Arc::new(tree);
+        let mount_point = &request.plan.mount_point;
+        let holder =
+            format!("process {}, mounted on {}", std::process::id(), mount_point.display());
+        let volume =
+            unlock(Arc::clone(&tree), &request.unlock, &holder).map_err(|mut failure| {
+                if failure.exit == Exit::InUse {
+                    failure.message = format!("{}: {}", backing.display(), failure.message);
+                }
+                failure
+            })?;
+        if !locked::all_locked() {
+            log::warn!(
+                "keys may reach swap: the limit of locked memory is too low ('ulimit -l'); \
+                 encrypt the swap or raise it"
+            );
+        }
+        // From here on a signal waits for the thread that handles it.
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|error| Failure::new(Exit::Other, error))?;
+        let fs = FileSystem::new(Arc::clone(&volume), Arc::clone(&tree), request.fs.clone())
+            .map_err(|error| Failure::new(Exit::Backing, error))?;
+        let fs = Arc::new(fs);
+        let session = match Session::start(Arc::clone(&fs), &request.plan) {
+            Ok(session) => session,
+            Err(error) => {
+                settle(&fs, &tree, &volume)?;
+                return Err(error.into());
+            }
+        };
+        log::info!("{} is mounted on {}", backing.display(), mount_point.display());
+        let (upkeep, stop) = channel();
+        let handle = signals.handle();
+        let stopper = session.stopper();
+        let kept = Arc::clone(&volume);
+        let threads = vec![
+            std::thread::spawn(move || unmount_on_signal(signals, &stopper)),
+            std::thread::spawn(move || keep_up(&kept, &stop)),
+        ];
+        Ok(Self { session, fs, volume, tree, signals: handle, upkeep, threads })
+    }
+
+    /// Serves until it is unmounted.
+    pub fn serve(self) -> Outcome {
+        let Self { session, fs, volume, tree, signals, upkeep, threads } = self;
+        let served = session.wait();
+        drop(upkeep);
+        signals.close();
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the daemon panicked");
+            }
+        }
+        settle(&fs, &tree, &volume)?;
+        log::info!("unmounted");
+        served.map_err(|error| Failure::new(Exit::Fuse, format!("the session broke off: {error}")))
+    }
+}
+
+/// Puts everything on the backing store, ends the epoch, wipes the keys.
+fn settle(fs: &FileSystem, tree: &DiskTree, volume: &Volume) -> Outcome {
+    fs.shut_down();
+    let synced = tree.sync_file_system().map_err(|error| Failure::new(Exit::Backing, error));
+    // Without the sync nothing is known to be in place: the epoch then counts as unclean.
+    let ended = synced.and_then(|()| Ok(volume.end_epoch()?));
+    volume.keyring().wipe();
+    ended
+}
+
+fn prepare_process() {
+    process::clear_umask();
+    if let Err(error) = process::raise_open_files_limit() {
+        log::debug!("open files: {error}");
+    }
+    if rustix::process::geteuid().is_root() {
+        match process::lock_all_memory() {
+            Ok(true) => {}
+            Ok(false) => log::debug!("memory other than keys is not locked"),
+            Err(error) => log::debug!("memory other than keys is not locked: {error}"),
+        }
+    }
+}
+
+/// The first signal unmounts. Where that had to be lazy, a second one ends the process as a
+/// crash would, which the next mount recovers from.
+fn unmount_on_signal(mut signals: Signals, stopper: &Stopper) {
+    let mut waiting = false;
+    for signal in signals.forever() {
+        if waiting {
+            log::warn!("signal {signal}: ending while files are open");
+            std::process::exit(Exit::Busy.code().into());
+        }
+        match stopper.stop() {
+            Ok(Detached::Now | Detached::Already) => {
+                log::info!("signal {signal}: unmounting");
+            }
+            Ok(Detached::WhenUnused) => {
+                waiting = true;
+                log::warn!(
+                    "signal {signal}: files are in use; ending with the last of them, or at \
+                     the next signal"
+                );
+            }
+            Err(error) => log::error!("signal {signal}: {error}"),
+        }
+    }
+}
+
+/// Drops DEKs that have grown too old, and once a day lets keys rotate.
+fn keep_up(volume: &Volume, stop: &Receiver<()>) {
+    let mut maintained = Instant::now();
+    while stop.recv_timeout(SWEEP_EVERY) == Err(RecvTimeoutError::Timeout) {
+        volume.keyring().sweep();
+        if maintained.elapsed() >= MAINTAIN_EVERY {
+            maintained = Instant::now();
+            if let Err(error) = volume.keyring().maintain(now()) {
+                log::error!("{error}");
+            }
+        }
+    }
+}
+
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const MAINTAIN_EVERY: Duration = Duration::from_secs(24 * 3600);

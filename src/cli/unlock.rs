@@ -1,0 +1,360 @@
+//! From a backing directory and what the user brings to an open volume: which keys there are,
+//! whether they are the right ones, and on first use the making of the volume.
+//!
+//! A wrong key, an unsafe keystore or a foreign directory is refused before the backing
+//! directory is changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::args::ModeName;
+use super::exit::{Exit, Failure, Outcome};
+use crate::crypto::Secret;
+use crate::format::{Descriptor, FORMAT_VERSION, Mode, SuppliedVerifier, VolumeId};
+use crate::keys::{
+    DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
+    SuppliedProvider, SuppliedSource, read_key, read_key_file,
+};
+use crate::store::tree::DiskTree;
+use crate::volume::{DirectoryKind, Volume, VolumeDirectory};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct UnlockPlan {
+    /// The backing directory, absolute.
+    pub backing: PathBuf,
+    /// Mode of new files.
+    pub mode: Mode,
+    /// Where the key of supplied mode comes from.
+    pub source: Option<KeyOrigin>,
+    /// The keystore's directory.
+    pub keystore: PathBuf,
+    /// Whether the keystore, if it is still to be made, gets a passphrase.
+    pub protect_keystore: bool,
+    /// Age in days at which managed keys rotate, 0 for never.
+    pub rotation_days: u32,
+    /// Bounds of the cache of DEKs.
+    pub cache_entries: usize,
+    /// How long a DEK stays in the cache.
+    pub cache_ttl: Duration,
+    /// Whether the volume is only read.
+    pub read_only: bool,
+}
+
+/// Where a supplied key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// A file, or standard input for `-`.
+    File(PathBuf),
+    /// An inherited descriptor.
+    Descriptor(i32),
+    /// A prompt.
+    Passphrase,
+}
+
+/// The mode of the command line as the format names it.
+pub fn mode(name: ModeName) -> Outcome<Mode> {
+    match name {
+        ModeName::Managed => Ok(Mode::Managed),
+        ModeName::Supplied => Ok(Mode::Supplied),
+        ModeName::Kms => Err(Failure::new(
+            Exit::Usage,
+            "mode 'kms': this version has no KMS provider yet; use 'managed' or 'supplied'",
+        )),
+    }
+}
+
+/// Opens the volume, making it in an empty directory. `holder` tells who has it.
+pub fn unlock(tree: Arc<DiskTree>, plan: &UnlockPlan, holder: &str) -> Outcome<Arc<Volume>> {
+    let kind = VolumeDirectory::examine(&tree)?;
+    match kind {
+        DirectoryKind::Foreign => {
+            return Err(foreign(&plan.backing));
+        }
+        DirectoryKind::Empty if plan.read_only => {
+            return Err(Failure::new(
+                Exit::Backing,
+                format!(
+                    "{}: there is no volume yet, and a read-only mount cannot make one",
+                    plan.backing.display()
+                ),
+            ));
+        }
+        DirectoryKind::Empty | DirectoryKind::Volume => {}
+    }
+    let brought = Brought::gather(plan, kind)?;
+    let directory = VolumeDirectory::claim(tree, holder)?;
+    match directory.descriptor()? {
+        None => make(directory, plan, brought),
+        Some(descriptor) => open(directory, plan, brought, descriptor),
+    }
+}
+
+fn make(directory: VolumeDirectory, plan: &UnlockPlan, brought: Brought) -> Outcome<Arc<Volume>> {
+    let volume_id = VolumeId::random();
+    let (supplied, verifier) = match brought.supplied(true)?.filter(|_| is_supplied(plan)) {
+        Some(source) => {
+            let (key, verifier) = source.new_key()?;
+            (Some(key), Some(verifier))
+        }
+        None => (None, None),
+    };
+    let managed = match &brought.keystore {
+        Some(keystore) if plan.mode == Mode::Managed => {
+            let days = plan.rotation_days;
+            Some(ManagedProvider::open(Arc::clone(keystore), volume_id, days, now())?)
+        }
+        _ => None,
+    };
+    let keyring = keyring(plan, volume_id, managed, supplied);
+    let (volume_key, slot) = keyring.make_volume_key(volume_id, verifier)?;
+    let descriptor = Descriptor {
+        format_version: FORMAT_VERSION,
+        volume_id,
+        created: now(),
+        key_slots: vec![slot],
+    };
+    directory.create(&descriptor, &volume_key)?;
+    log::info!("{}: made volume {volume_id}", plan.backing.display());
+    Ok(directory.start(&descriptor, &volume_key, keyring, plan.read_only)?)
+}
+
+fn open(
+    directory: VolumeDirectory,
+    plan: &UnlockPlan,
+    brought: Brought,
+    mut descriptor: Descriptor,
+) -> Outcome<Arc<Volume>> {
+    let volume_id = descriptor.volume_id;
+    // The supplied key first: when it is wrong, no managed key is made for nothing.
+    let (supplied, verifier) = brought.supplied_for(plan, &descriptor)?;
+    let managed = brought.managed_for(plan, &descriptor, supplied.is_some())?;
+    let keyring = keyring(plan, volume_id, managed, supplied);
+    let volume_key = keyring.open_volume_key(&descriptor)?;
+    if descriptor.slots_of(plan.mode).next().is_none() && !plan.read_only {
+        descriptor.key_slots.push(keyring.make_slot(volume_id, &volume_key, verifier)?);
+        directory.update(&descriptor)?;
+        log::info!("volume {volume_id}: opened to mode {}", plan.mode);
+    }
+    Ok(directory.start(&descriptor, &volume_key, keyring, plan.read_only)?)
+}
+
+/// The keys that this mount can reach.
+struct Brought {
+    keystore: Option<Arc<Keystore>>,
+    supplied: Option<SuppliedKey>,
+}
+
+enum SuppliedKey {
+    Ready(SuppliedSource),
+    Ask,
+}
+
+impl Brought {
+    fn gather(plan: &UnlockPlan, kind: DirectoryKind) -> Outcome<Self> {
+        let supplied = match &plan.source {
+            None if is_supplied(plan) => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    "mode 'supplied' needs a key: give --key-file, --key-fd or --passphrase",
+                ));
+            }
+            None => None,
+            Some(KeyOrigin::Passphrase) => Some(SuppliedKey::Ask),
+            Some(KeyOrigin::File(path)) => {
+                let key = read_key_file(path).map_err(key_file_failure)?;
+                Some(SuppliedKey::Ready(SuppliedSource::Key(key)))
+            }
+            Some(KeyOrigin::Descriptor(number)) => {
+                Some(SuppliedKey::Ready(SuppliedSource::Key(key_from_descriptor(*number)?)))
+            }
+        };
+        let keystore = match plan.mode {
+            Mode::Managed => Some(Arc::new(open_keystore(plan, kind)?)),
+            Mode::Kms | Mode::Supplied => keystore_at_hand(plan).map(Arc::new),
+        };
+        Ok(Self { keystore, supplied })
+    }
+
+    /// The supplied key; a passphrase is asked for, twice if it is `new`.
+    fn supplied(&self, new: bool) -> Result<Option<SuppliedSource>, KeyError> {
+        Ok(match &self.supplied {
+            None => None,
+            Some(SuppliedKey::Ready(SuppliedSource::Key(key))) => {
+                Some(SuppliedSource::Key(key.duplicate()))
+            }
+            Some(SuppliedKey::Ready(SuppliedSource::Passphrase(_)) | SuppliedKey::Ask) => {
+                let asked = match new {
+                    true => Passphrase::prompt_new("New passphrase for this volume: ")?,
+                    false => Passphrase::prompt("Passphrase of this volume: ")?,
+                };
+                Some(SuppliedSource::Passphrase(asked))
+            }
+        })
+    }
+
+    fn supplied_for(
+        &self,
+        plan: &UnlockPlan,
+        descriptor: &Descriptor,
+    ) -> Outcome<(Option<Secret>, Option<SuppliedVerifier>)> {
+        let known = descriptor.slots_of(Mode::Supplied).next().is_some();
+        if !known && !is_supplied(plan) {
+            return Ok((None, None));
+        }
+        Ok(match self.supplied(!known)? {
+            None => (None, None),
+            Some(source) if known => (Some(source.known_key(descriptor)?), None),
+            Some(source) => {
+                let (key, verifier) = source.new_key()?;
+                (Some(key), Some(verifier))
+            }
+        })
+    }
+
+    fn managed_for(
+        &self,
+        plan: &UnlockPlan,
+        descriptor: &Descriptor,
+        has_supplied: bool,
+    ) -> Outcome<Option<ManagedProvider>> {
+        let Some(keystore) = &self.keystore else { return Ok(None) };
+        let (volume_id, days) = (descriptor.volume_id, plan.rotation_days);
+        let known = descriptor.slots_of(Mode::Managed).next().is_some();
+        let keystore = Arc::clone(keystore);
+        match plan.mode {
+            Mode::Managed if known => {
+                Ok(Some(ManagedProvider::open_existing(keystore, volume_id, days, now())?))
+            }
+            Mode::Managed if !has_supplied => Err(Failure::new(
+                Exit::Key,
+                format!(
+                    "{}: this volume has been mounted with supplied keys only; mount it with \
+                     '--mode supplied', or give its key too",
+                    plan.backing.display()
+                ),
+            )),
+            Mode::Managed if plan.read_only => Ok(None),
+            Mode::Managed => Ok(Some(ManagedProvider::open(keystore, volume_id, days, now())?)),
+            Mode::Kms | Mode::Supplied if known => {
+                match ManagedProvider::open_existing(keystore, volume_id, days, now()) {
+                    Ok(provider) => Ok(Some(provider)),
+                    Err(error) => {
+                        log::warn!("files of mode managed stay closed: {error}");
+                        Ok(None)
+                    }
+                }
+            }
+            Mode::Kms | Mode::Supplied => Ok(None),
+        }
+    }
+}
+
+fn keyring(
+    plan: &UnlockPlan,
+    volume: VolumeId,
+    managed: Option<ManagedProvider>,
+    supplied: Option<Secret>,
+) -> Keyring {
+    let managed = managed.map(|provider| Box::new(provider) as Box<dyn KeyProvider>);
+    let supplied =
+        supplied.map(|key| Box::new(SuppliedProvider::new(key, volume)) as Box<dyn KeyProvider>);
+    let providers = managed.into_iter().chain(supplied).collect();
+    Keyring::new(providers, plan.mode, DekCache::new(plan.cache_entries, plan.cache_ttl))
+}
+
+fn open_keystore(plan: &UnlockPlan, kind: DirectoryKind) -> Outcome<Keystore> {
+    let path = &plan.keystore;
+    if Keystore::would_lie_within(path, &plan.backing) {
+        return Err(Failure::new(
+            Exit::Keystore,
+            format!(
+                "{}: the keystore lies in the backing directory, beside what its keys protect; \
+                 choose another place with --keystore",
+                path.display()
+            ),
+        ));
+    }
+    let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
+        let prompt = format!("Passphrase of the keystore {}: ", path.display());
+        Keystore::open_protected(path, &Passphrase::prompt(&prompt)?)
+    } else if plan.protect_keystore && !has_entries(path) {
+        let prompt = format!("New passphrase for the keystore {}: ", path.display());
+        Keystore::create_protected(path, &Passphrase::prompt_new(&prompt)?)
+    } else if plan.protect_keystore {
+        return Err(Failure::new(
+            Exit::Keystore,
+            format!("{}: the keystore has no passphrase", path.display()),
+        ));
+    } else if kind == DirectoryKind::Empty {
+        Keystore::open_or_create(path)
+    } else {
+        Keystore::open(path)
+    };
+    opened.map_err(keystore_failure)
+}
+
+/// The keystore for files of managed mode, in a mount of another mode: if it is there and needs
+/// no passphrase.
+fn keystore_at_hand(plan: &UnlockPlan) -> Option<Keystore> {
+    let path = &plan.keystore;
+    let usable = path.is_dir()
+        && !Keystore::would_lie_within(path, &plan.backing)
+        && matches!(Keystore::is_protected(path), Ok(false));
+    match usable.then(|| Keystore::open(path))? {
+        Ok(keystore) => Some(keystore),
+        Err(error) => {
+            log::debug!("the keystore is left alone: {error}");
+            None
+        }
+    }
+}
+
+fn key_from_descriptor(number: i32) -> Outcome<Secret> {
+    let name = format!("descriptor {number}");
+    let file = crate::sys::fd::take(number).map_err(|error| {
+        Failure::new(
+            Exit::Key,
+            format!("--key-fd {number}: {error}; nothing to read is open there"),
+        )
+    })?;
+    read_key(file, &name).map_err(key_file_failure)
+}
+
+/// Whatever is wrong with a key file, it is the key and not the keystore.
+fn key_file_failure(error: KeyError) -> Failure {
+    Failure::new(Exit::Key, format!("key: {error}"))
+}
+
+fn keystore_failure(error: KeyError) -> Failure {
+    let exit = match &error {
+        KeyError::WrongKey => Exit::Key,
+        _ => Exit::Keystore,
+    };
+    Failure::new(exit, format!("keystore: {error}"))
+}
+
+fn foreign(backing: &Path) -> Failure {
+    Failure::new(
+        Exit::Backing,
+        format!(
+            "{}: holds files but is not a volume; give an empty directory, mount it, and copy \
+             the files into the mount",
+            backing.display()
+        ),
+    )
+}
+
+fn is_supplied(plan: &UnlockPlan) -> bool {
+    plan.mode == Mode::Supplied
+}
+
+fn has_entries(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,662 @@
+//! Serves `/dev/fuse` through `fuser`: each request is turned into one call of
+//! [`FileSystem`], its result into the reply. No logic, no state.
+//!
+//! A panic behind a request is answered with `EIO` and logged, because a loop of `fuser` that
+//! unwinds would end unseen and leave the caller without an answer for ever.
+
+use std::any::Any;
+use std::ffi::OsStr;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{caller, file_attr, file_type, listing_attr, negative_attr, time_change};
+use super::negotiate::negotiate;
+use super::seeks::{Question, SeekQueue};
+use crate::fs::{
+    AttributeChange, DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, Handle, NodeId,
+    Opened, SeekTarget,
+};
+use crate::sys::buffer::with_scratch;
+
+/// A file system behind `/dev/fuse`.
+pub(super) struct Classic {
+    fs: Arc<FileSystem>,
+    seeks: SeekQueue,
+}
+
+impl Classic {
+    /// `notifier` is to be set as soon as the session exists.
+    pub(super) fn new(fs: Arc<FileSystem>, notifier: Arc<OnceLock<Notifier>>) -> io::Result<Self> {
+        let answering = Arc::clone(&fs);
+        let seeks = SeekQueue::start(notifier, move |handle, offset, target| {
+            guarded("lseek", || answering.seek(handle, offset, target))
+        })?;
+        Ok(Self { fs, seeks })
+    }
+
+    fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
+        let ttl = self.fs.options().ttl;
+        match result {
+            Ok(entry) => {
+                reply.entry(&ttl, &file_attr(entry.node, &entry.attributes), GENERATION);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open_flags(&self, opened: Opened) -> FopenFlags {
+        let mut flags = FopenFlags::empty();
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+        // Every write has been answered by then; with the writeback cache the kernel must
+        // flush its own, and ignores this.
+        flags.set(FopenFlags::FOPEN_NOFLUSH, !self.fs.options().writeback);
+        flags
+    }
+}
+
+impl Filesystem for Classic {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        negotiate(config, self.fs.options()).map_err(|option| {
+            io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("this kernel does not offer what option '{option}' needs"),
+            )
+        })
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
+            Err(Errno::ENOENT) => {
+                reply.entry(&self.fs.options().ttl, &negative_attr(), GENERATION);
+            }
+            result => self.entry(result, reply),
+        }
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        // There is nobody to answer; a panic has been logged.
+        let _ = guarded("forget", || {
+            self.fs.forget(node(ino), count);
+            Ok(())
+        });
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        match guarded("getattr", || self.fs.attributes(node(ino), fh.map(handle))) {
+            Ok(attributes) => {
+                reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &attributes));
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = AttributeChange {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(time_change),
+            mtime: mtime.map(time_change),
+        };
+        let result = guarded("setattr", || {
+            self.fs.set_attributes(caller(request), node(ino), fh.map(handle), &change)
+        });
+        match result {
+            Ok(attributes) => {
+                reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &attributes));
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match guarded("readlink", || self.fs.read_link(node(ino))) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let result = guarded("mknod", || {
+            self.fs.make_node(caller(request), node(parent), name, mode, umask, rdev)
+        });
+        self.entry(result, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let result = guarded("mkdir", || {
+            self.fs.make_directory(caller(request), node(parent), name, mode, umask)
+        });
+        self.entry(result, reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        finish(guarded("unlink", || self.fs.unlink(node(parent), name)), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        finish(guarded("rmdir", || self.fs.remove_directory(node(parent), name)), reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let result = guarded("symlink", || {
+            self.fs.make_symlink(caller(request), node(parent), name, target.as_os_str())
+        });
+        self.entry(result, reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let result = guarded("rename", || {
+            self.fs.rename(node(parent), name, node(new_parent), new_name, flags.bits())
+        });
+        finish(result, reply);
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let result = guarded("link", || self.fs.link(node(ino), node(new_parent), new_name));
+        self.entry(result, reply);
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match guarded("open", || self.fs.open(caller(request), node(ino), flags.0)) {
+            Ok(opened) => reply.opened(FileHandle(opened.handle.0), self.open_flags(opened)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let result = guarded("create", || {
+            self.fs.create(caller(request), node(parent), name, mode, umask, flags)
+        });
+        match result {
+            Ok((entry, opened)) => reply.created(
+                &self.fs.options().ttl,
+                &file_attr(entry.node, &entry.attributes),
+                GENERATION,
+                FileHandle(opened.handle.0),
+                self.open_flags(opened),
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        with_scratch(size as usize, |buf| {
+            match guarded("read", || self.fs.read(handle(fh), offset, buf)) {
+                Ok(read) => reply.data(&buf[..read]),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let kill_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match guarded("write", || self.fs.write(handle(fh), offset, data, kill_privileges)) {
+            Ok(()) => reply.written(length(data.len())),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn flush(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        finish(guarded("flush", || self.fs.flush(handle(fh))), reply);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        finish(guarded("release", || self.fs.release(handle(fh))), reply);
+    }
+
+    fn fsync(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        finish(guarded("fsync", || self.fs.sync(handle(fh), data_only)), reply);
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match guarded("opendir", || self.fs.open_directory(caller(request), node(ino))) {
+            Ok(opened) => {
+                let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+                flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+                reply.opened(FileHandle(opened.handle.0), flags);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let result = guarded("readdir", || {
+            let mut names = Names { reply: &mut reply };
+            self.fs.read_directory(handle(fh), offset.cast_signed(), false, &mut names)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let result = guarded("readdirplus", || {
+            let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
+            self.fs.read_directory(handle(fh), offset.cast_signed(), true, &mut names)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        finish(guarded("releasedir", || self.fs.release_directory(handle(fh))), reply);
+    }
+
+    fn fsyncdir(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        finish(guarded("fsyncdir", || self.fs.sync_directory(handle(fh), data_only)), reply);
+    }
+
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match guarded("statfs", || self.fs.statistics(node(ino))) {
+            Ok(found) => reply.statfs(
+                found.blocks,
+                found.blocks_free,
+                found.blocks_available,
+                found.files,
+                found.files_free,
+                found.block_size,
+                found.name_max,
+                found.fragment_size,
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let result = guarded("setxattr", || {
+            self.fs.set_xattr(caller(request), node(ino), name, value, flags)
+        });
+        finish(result, reply);
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let result = guarded("getxattr", || self.fs.xattr(caller(request), node(ino), name));
+        finish_xattr(result, size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        finish_xattr(guarded("listxattr", || self.fs.xattr_names(node(ino))), size, reply);
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let result =
+            guarded("removexattr", || self.fs.remove_xattr(caller(request), node(ino), name));
+        finish(result, reply);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        finish(guarded("fallocate", || self.fs.allocate(handle(fh), offset, len, mode)), reply);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let target = match whence {
+            libc::SEEK_DATA => SeekTarget::Data,
+            libc::SEEK_HOLE => SeekTarget::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let handle = handle(fh);
+        let found = guarded("lseek", || {
+            let behind = self.fs.may_be_behind(handle)?;
+            if behind { Ok(None) } else { self.fs.seek(handle, offset, target).map(Some) }
+        });
+        match found {
+            Ok(Some(offset)) => reply.offset(offset),
+            Ok(None) => self.seeks.ask(Question { ino, handle, offset, target, reply }),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _from_ino: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _to_ino: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
+        flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        if !flags.is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let len = len.min(COPY_MAX);
+        let result = guarded("copy_file_range", || {
+            self.fs.copy_range(handle(from), from_offset, handle(to), to_offset, len)
+        });
+        match result {
+            Ok(copied) => reply.written(u32::try_from(copied).expect("at most COPY_MAX")),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn bmap(&self, _: &Request, _ino: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // The kernel then treats files as always ready and asks no more.
+        reply.error(Errno::ENOSYS);
+    }
+}
+
+struct Names<'a> {
+    reply: &'a mut ReplyDirectory,
+}
+
+impl DirectorySink for Names<'_> {
+    fn add(&mut self, entry: &DirectoryEntry<'_>) -> bool {
+        let kind = file_type(entry.kind);
+        !self.reply.add(INodeNo(entry.ino), entry.next.cast_unsigned(), kind, entry.name)
+    }
+}
+
+struct NamesPlus<'a> {
+    reply: &'a mut ReplyDirectoryPlus,
+    ttl: std::time::Duration,
+}
+
+impl DirectorySink for NamesPlus<'_> {
+    fn add(&mut self, entry: &DirectoryEntry<'_>) -> bool {
+        let attr = match &entry.entry {
+            Some(found) => file_attr(found.node, &found.attributes),
+            None => listing_attr(entry.ino, entry.kind),
+        };
+        let next = entry.next.cast_unsigned();
+        !self.reply.add(attr.ino, next, entry.name, &self.ttl, &attr, GENERATION)
+    }
+}
+
+/// Runs one operation. An error is reported and becomes its errno; a panic is logged and
+/// becomes `EIO`.
+fn guarded<T>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T, FsError>,
+) -> Result<T, Errno> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            error.report();
+            Err(Errno::from_i32(error.errno()))
+        }
+        Err(panic) => {
+            log::error!("{operation}: internal error: {}", panic_message(&*panic));
+            Err(Errno::EIO)
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+fn finish(result: Result<(), Errno>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// A `size` of 0 asks how long the value is.
+fn finish_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(length(value.len())),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn node(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+fn handle(fh: FileHandle) -> Handle {
+    Handle(fh.0)
+}
+
+fn length(len: usize) -> u32 {
+    u32::try_from(len).expect("a request or an attribute is far below 4 GiB")
+}
+
+/// A node id is not given out again while the kernel knows it, so one generation serves all.
+const GENERATION: Generation = Generation(0);
+/// The most that one `copy_file_range` does before it answers; the caller asks for the rest.
+const COPY_MAX: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_eio() {
+        let result: Result<(), Errno> = guarded("test", || panic!("no {}", "way"));
+        assert_eq!(result, Err(Errno::EIO));
+    }
+
+    #[test]
+    fn panic_messages_of_both_kinds_are_read() {
+        let formatted = catch_unwind(|| panic!("block {}", 7)).unwrap_err();
+        assert_eq!(panic_message(&*formatted), "block 7");
+        let plain = catch_unwind(|| panic!("plain")).unwrap_err();
+        assert_eq!(panic_message(&*plain), "plain");
+        let other = catch_unwind(|| std::panic::panic_any(7_u8)).unwrap_err();
+        assert_eq!(panic_message(&*other), "no message");
+    }
+}

@@ -1,0 +1,50 @@
+//! What is agreed with the kernel when a session starts: capabilities and limits.
+
+use std::time::Duration;
+
+use fuser::{InitFlags, KernelConfig};
+
+use crate::fs::FsOptions;
+
+/// Asks for everything useful that this kernel offers, and refuses to go on without what the
+/// options promise.
+///
+/// # Errors
+/// The name of the option that this kernel cannot serve.
+pub(super) fn negotiate(
+    config: &mut KernelConfig,
+    options: &FsOptions,
+) -> Result<(), &'static str> {
+    let offered = config.capabilities();
+    // What a kernel lacks it does not list; each of these is an improvement, none a promise.
+    config.add_capabilities(WANTED & offered).expect("only what is offered is asked for");
+    if options.writeback {
+        config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).map_err(|_| "writeback=on")?;
+    }
+    if options.acl {
+        let acl = InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
+        config.add_capabilities(acl).map_err(|_| "acl")?;
+    }
+    config.set_max_write(MAX_WRITE).expect("fuser takes up to 16 MiB");
+    config.set_max_background(MAX_BACKGROUND).expect("not zero");
+    config.set_time_granularity(Duration::from_nanos(1)).expect("a power of ten");
+    // The kernel offers what its read-ahead is set to, and takes no more than that.
+    let _ = config.set_max_readahead(MAX_WRITE).map_err(|most| config.set_max_readahead(most));
+    Ok(())
+}
+
+const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+    .union(InitFlags::FUSE_BIG_WRITES)
+    .union(InitFlags::FUSE_ATOMIC_O_TRUNC)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_MAX_PAGES);
+
+/// Bytes of one request; the kernel's `fs.fuse.max_pages_limit` is 256 pages.
+const MAX_WRITE: u32 = 1 << 20;
+/// Requests that the kernel keeps in flight for read-ahead and write-back.
+const MAX_BACKGROUND: u16 = 128;

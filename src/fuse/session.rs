@@ -1,0 +1,99 @@
+//! One mount's life: attached to the kernel, served by threads, ended by an unmount from
+//! either side. A file system is unmounted at most once, and only while it is the one that is
+//! mounted there.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use fuser::{Config, SessionACL};
+
+use super::attach::{Attached, DEVICE, Detached, MountPlan, attach};
+use super::classic::Classic;
+use super::error::MountError;
+use super::tune::tune;
+use crate::fs::FileSystem;
+
+/// A running mount.
+pub struct Session {
+    loops: JoinHandle<io::Result<()>>,
+    attached: Attached,
+}
+
+/// Unmounts from another thread.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    attached: Attached,
+}
+
+impl Session {
+    /// Mounts and serves. On return the mount answers.
+    ///
+    /// # Errors
+    /// When it returns one, nothing is left mounted.
+    pub fn start(fs: Arc<FileSystem>, plan: &MountPlan) -> Result<Self, MountError> {
+        let (device, attached) = attach(plan)?;
+        let undo = |error: MountError| {
+            if let Err(second) = attached.detach() {
+                log::warn!("{second}");
+            }
+            error
+        };
+        // The kernel checks permissions (`default_permissions`) and keeps other users out
+        // itself (no `allow_other`). A filter by user here would only refuse the writeback
+        // cache's own requests, which may come under any user.
+        let notifier = Arc::new(OnceLock::new());
+        let served = Classic::new(fs, Arc::clone(&notifier)).and_then(|classic| {
+            fuser::Session::from_fd(classic, device, SessionACL::All, config(plan))
+        });
+        let loops = served.map_err(MountError::Handshake).and_then(|served| {
+            notifier.get_or_init(|| served.notifier());
+            std::thread::Builder::new()
+                .name("fuse".to_owned())
+                .spawn(move || served.run())
+                .map_err(MountError::Handshake)
+        });
+        let session = Self { loops: loops.map_err(undo)?, attached };
+        match rustix::fs::statvfs(&session.attached.mount_point) {
+            Ok(_) => tune(session.attached.device),
+            Err(errno) => return Err(session.abandon(errno)),
+        }
+        Ok(session)
+    }
+
+    /// A handle to unmount with.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { attached: self.attached.clone() }
+    }
+
+    /// Waits until it is unmounted and every request has been answered.
+    pub fn wait(self) -> io::Result<()> {
+        self.loops.join().unwrap_or_else(|_| Err(io::Error::other("the session's thread panicked")))
+    }
+
+    fn abandon(self, errno: rustix::io::Errno) -> MountError {
+        let path = self.attached.mount_point.clone();
+        if let Err(error) = self.attached.detach() {
+            log::warn!("{error}");
+        }
+        MountError::NotAnswering { path, source: errno.into() }
+    }
+}
+
+impl Stopper {
+    /// Unmounts; a file system in use leaves the tree now and ends with its last user.
+    pub fn stop(&self) -> Result<Detached, MountError> {
+        self.attached.detach()
+    }
+}
+
+fn config(plan: &MountPlan) -> Config {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(plan.threads);
+    // Each clone is opened from the device anew, which an ordinary user may be denied even
+    // though `fusermount3` could open it.
+    config.clone_fd = File::options().read(true).write(true).open(DEVICE).is_ok();
+    config
+}
