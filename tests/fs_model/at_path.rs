@@ -14,10 +14,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::direct::user_keys;
-use crate::operation::{
+use super::operation::{
     LINK_TARGETS, NAMES, Operation, Outcome, Path, RenameHow, SLOTS, Shown, Slot, Subject, XATTRS,
-    pattern,
+    pattern, user_keys,
 };
 
 /// A directory, and what to do for [`Operation::Remount`].

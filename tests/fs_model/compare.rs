@@ -1,7 +1,7 @@
 //! Whether a subject answers as the reference does.
 
-use crate::operation::{Operation, Outcome, Shown, Subject};
-use crate::reference::Reference;
+use super::operation::{Operation, Outcome, Shown, Subject};
+use super::reference::Reference;
 
 /// Runs the sequence against both; panics at the first difference, and at any in what is left
 /// at the end.

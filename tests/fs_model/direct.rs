@@ -17,9 +17,9 @@ use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
 use ssefs::store::tree::DiskTree;
 use ssefs::volume::{Volume, VolumeDirectory};
 
-use crate::operation::{
+use super::operation::{
     LINK_TARGETS, NAMES, Operation, Outcome, Path, RenameHow, SLOTS, Shown, Slot, Subject, XATTRS,
-    pattern,
+    pattern, user_keys,
 };
 
 /// A file system over a scratch directory.
@@ -443,13 +443,6 @@ fn shown(attributes: Attributes) -> Outcome {
         size: Some(attributes.size).filter(|_| !is_directory),
         mtime: Some((attributes.mtime.secs, attributes.mtime.nanos)),
     })
-}
-
-/// Names of user attributes, of a list whose names end in zero bytes.
-pub fn user_keys(names: &[u8]) -> BTreeSet<String> {
-    let names =
-        names.split(|byte| *byte == 0).map(|name| String::from_utf8(name.to_vec()).unwrap());
-    names.filter(|name| name.starts_with("user.")).collect()
 }
 
 fn is_link(mode: u32) -> bool {

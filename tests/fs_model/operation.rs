@@ -1,8 +1,7 @@
 //! What programs do with a file system, as plain data, so that one sequence can be run against
 //! the reference, the file system without a kernel, and a mounted directory.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
@@ -188,6 +187,13 @@ pub const SLOTS: u8 = 4;
 /// The bytes that a write puts at `offset`.
 pub fn pattern(seed: u8, offset: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| ((offset + at) % 251) as u8 ^ seed | 1).collect()
+}
+
+/// Names of user attributes, of a list whose names end in zero bytes.
+pub fn user_keys(names: &[u8]) -> BTreeSet<String> {
+    let names =
+        names.split(|byte| *byte == 0).map(|name| String::from_utf8(name.to_vec()).unwrap());
+    names.filter(|name| name.starts_with("user.")).collect()
 }
 
 pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Operation>> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::operation::{
+use super::operation::{
     LINK_TARGETS, NAMES, Operation, Outcome, Path, RenameHow, SLOTS, Shown, Slot, Subject, XATTRS,
     pattern,
 };

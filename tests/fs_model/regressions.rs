@@ -1,8 +1,8 @@
 //! Sequences that failed once, shrunken, by what was wrong.
 
-use crate::compare::run;
-use crate::direct::Direct;
-use crate::operation::{Operation, RenameHow};
+use super::compare::run;
+use super::direct::Direct;
+use super::operation::{Operation, RenameHow};
 
 /// The reading of an exchange of a directory with what lies in itself.
 #[test]
