@@ -4,5 +4,6 @@
 mod crash;
 mod encryption;
 mod harness;
+mod model;
 mod posix;
 mod programs;
