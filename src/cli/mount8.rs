@@ -26,7 +26,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if options.remount {
         return remount(&call.target, &call.options, call.fake);
     }
-    let request = Request::new(call.source, call.target, options, false)?;
+    let request = Request::new(call.source, call.target, options, false, call.verbose)?;
     if call.fake { Ok(()) } else { mount(&request) }
 }
 
