@@ -136,11 +136,13 @@ impl NodeTable {
     /// Puts a new node under the number of its object, or under one of no object.
     fn insert(&self, node: Node) -> NodeId {
         let own = NodeId(node.object.ino);
-        if node.object.dev == self.device && own != NodeId::ROOT && own.0 < FIRST_OF_NO_OBJECT {
-            if let Entry::Vacant(place) = write(self.node_shard(own)).entry(own) {
-                place.insert(node);
-                return own;
-            }
+        let usable = own != NodeId::ROOT && own.0 < FIRST_OF_NO_OBJECT;
+        if node.object.dev == self.device
+            && usable
+            && let Entry::Vacant(place) = write(self.node_shard(own)).entry(own)
+        {
+            place.insert(node);
+            return own;
         }
         let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
         write(self.node_shard(id)).insert(id, node);
