@@ -329,7 +329,7 @@ fn key_file_failure(error: KeyError) -> Failure {
 
 fn keystore_failure(error: KeyError) -> Failure {
     let exit = match &error {
-        KeyError::WrongKey => Exit::Key,
+        KeyError::WrongKey | KeyError::Unusable(_) => Exit::Key,
         _ => Exit::Keystore,
     };
     Failure::new(exit, format!("keystore: {error}"))
