@@ -1,5 +1,6 @@
 //! Black-box tests on a real mount: POSIX behaviour, real programs, what lies underneath,
-//! crashes. All of them know only the command line, never the crate's inside.
+//! crashes, keys in memory. They know only the command line; of the crate's inside only `residue`,
+//! which must know the keys that it looks for.
 
 mod bad_input;
 mod command;
@@ -10,3 +11,4 @@ mod keys;
 mod mount8;
 mod posix;
 mod programs;
+mod residue;
