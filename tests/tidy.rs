@@ -257,7 +257,7 @@ fn nothing_is_left_to_do(source: &Source) -> Vec<Breach> {
         concat!("todo", "!("),
         concat!("unimplemented", "!("),
         concat!("dbg", "!("),
-        concat!("#[ign", "ore"),
+        concat!("#[ign", "ore]"),
     ];
     let lines = source.text.lines().enumerate();
     let left = lines.filter_map(|(index, line)| {
@@ -353,6 +353,7 @@ impl Source {
         self.path.starts_with("tests/")
             || self.path.ends_with("/tests.rs")
             || self.path.ends_with("_tests.rs")
+            || self.path.ends_with("/testing.rs")
     }
 
     /// Lines up to the test module at the file's end.

@@ -30,9 +30,8 @@ pub fn backing(given: &Path) -> Outcome<PathBuf> {
     Ok(path)
 }
 
-/// The mount point, absolute and without symlinks; an empty directory on which nothing is
-/// mounted, unless `occupied` is allowed.
-pub fn mount_point(given: &Path, occupied: bool) -> Outcome<PathBuf> {
+/// The mount point, absolute and without symlinks.
+pub fn mount_point(given: &Path) -> Outcome<PathBuf> {
     let refused =
         |what: &str| Failure::new(Exit::MountPoint, format!("{}: {what}", given.display()));
     let path = fs::canonicalize(given).map_err(|error| refused(mount_point_problem(&error)))?;
@@ -40,11 +39,15 @@ pub fn mount_point(given: &Path, occupied: bool) -> Outcome<PathBuf> {
     if !metadata.is_dir() {
         return Err(refused("the mount point is not a directory"));
     }
-    if occupied {
-        return Ok(path);
-    }
-    let mounted = mounted_at(&path).map_err(|error| refused(&error.to_string()))?;
-    if let Some(mount) = mounted.filter(|_| path != Path::new("/")) {
+    Ok(path)
+}
+
+/// That the mount point is empty and nothing is mounted on it.
+pub fn unoccupied(mount_point: &Path) -> Outcome {
+    let refused =
+        |what: &str| Failure::new(Exit::MountPoint, format!("{}: {what}", mount_point.display()));
+    let mounted = mounted_at(mount_point).map_err(|error| refused(&error.to_string()))?;
+    if let Some(mount) = mounted {
         let source = mount.source.to_string_lossy();
         return Err(refused(&format!(
             "{source} ({}) is mounted there already; unmount it first, or mount over it with \
@@ -52,8 +55,8 @@ pub fn mount_point(given: &Path, occupied: bool) -> Outcome<PathBuf> {
             mount.kind
         )));
     }
-    match fs::read_dir(&path).map(|mut entries| entries.next().is_some()) {
-        Ok(false) => Ok(path),
+    match fs::read_dir(mount_point).map(|mut entries| entries.next().is_some()) {
+        Ok(false) => Ok(()),
         Ok(true) => Err(refused(
             "the mount point is not empty; choose an empty directory, or hide its files with \
              '-o nonempty'",
@@ -155,23 +158,26 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_must_be_empty_unless_told_otherwise() {
+    fn a_mount_point_is_a_directory() {
         let dir = tempfile::tempdir().unwrap();
-        mount_point(dir.path(), false).unwrap();
+        assert_eq!(mount_point(dir.path()).unwrap(), dir.path().canonicalize().unwrap());
         fs::write(dir.path().join("file"), "").unwrap();
-        let (exit, message) = refusal(mount_point(dir.path(), false));
+        let (exit, message) = refusal(mount_point(&dir.path().join("file")));
         assert_eq!(exit, Exit::MountPoint);
-        assert!(message.contains("is not empty"), "{message}");
-        mount_point(dir.path(), true).unwrap();
-        let (_, message) = refusal(mount_point(&dir.path().join("file"), true));
         assert!(message.contains("is not a directory"), "{message}");
-        let (_, message) = refusal(mount_point(&dir.path().join("none"), true));
+        let (_, message) = refusal(mount_point(&dir.path().join("none")));
         assert!(message.contains("no such mount point"), "{message}");
     }
 
     #[test]
-    fn something_mounted_there_is_named() {
-        let (exit, message) = refusal(mount_point(Path::new("/proc"), false));
+    fn files_on_the_mount_point_and_other_mounts_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        unoccupied(dir.path()).unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let (exit, message) = refusal(unoccupied(dir.path()));
+        assert_eq!(exit, Exit::MountPoint);
+        assert!(message.contains("is not empty"), "{message}");
+        let (exit, message) = refusal(unoccupied(Path::new("/proc")));
         assert_eq!(exit, Exit::MountPoint);
         assert!(message.contains("(proc) is mounted there already"), "{message}");
     }
@@ -192,10 +198,10 @@ mod tests {
     fn a_path_through_a_file_or_a_loop_is_told() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
-        let (_, message) = refusal(mount_point(&dir.path().join("file/x"), false));
+        let (_, message) = refusal(mount_point(&dir.path().join("file/x")));
         assert!(message.contains("is not a directory"), "{message}");
         std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
-        let (_, message) = refusal(mount_point(&dir.path().join("loop"), false));
+        let (_, message) = refusal(mount_point(&dir.path().join("loop")));
         assert!(message.contains("too many symlinks"), "{message}");
     }
 }

@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use env_logger::Logger as Filter;
-use log::{Level, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164};
 
 /// Starts logging to standard error. `filter` is in the form of `RUST_LOG`, which counts where
@@ -21,56 +21,73 @@ pub fn start(verbose: u8, filter: Option<&str>) {
     });
     let filter = env_logger::Builder::new().parse_filters(filters).build();
     log::set_max_level(filter.filter());
-    let output = OUTPUT.get_or_init(|| Output { filter, sink: Mutex::new(Sink::StandardError) });
+    let route = Mutex::new(Route { terminal: LevelFilter::Trace, sink: None });
+    let output = OUTPUT.get_or_init(|| Output { filter, route });
     // A second start in one process is a test's, and keeps the first logger.
     let _ = log::set_logger(output);
     std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
 }
 
-/// Opens where a process in the background logs to: `file`, else syslog, else nowhere. Standard
-/// error goes on until [`Background::enter`].
-pub fn open_background(file: Option<&Path>) -> std::io::Result<Background> {
-    let sink = match file {
-        Some(path) => {
-            Sink::File(File::options().append(true).create(true).open(path).map_err(|error| {
-                std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })?)
-        }
-        None => syslog::unix(Formatter3164 {
+/// From now on the log goes to `file`, else to syslog, else nowhere; until [`leave_terminal`],
+/// warnings are also shown on standard error, and with `-v` everything is.
+pub fn enter_background(file: Option<&Path>, verbose: bool) -> std::io::Result<()> {
+    let sink = open_sink(file)?;
+    if let Some(output) = OUTPUT.get() {
+        let mut route = output.route();
+        route.terminal = if verbose { LevelFilter::Trace } else { LevelFilter::Warn };
+        route.sink = Some(sink);
+    }
+    Ok(())
+}
+
+/// Standard error is closed next.
+pub fn leave_terminal() {
+    if let Some(output) = OUTPUT.get() {
+        output.route().terminal = LevelFilter::Off;
+    }
+}
+
+fn open_sink(file: Option<&Path>) -> std::io::Result<Sink> {
+    let Some(path) = file else {
+        let format = Formatter3164 {
             facility: Facility::LOG_DAEMON,
             hostname: None,
             process: "ssefs".to_owned(),
             pid: std::process::id(),
-        })
-        .map_or(Sink::Nowhere, |logger| Sink::Syslog(Box::new(logger))),
+        };
+        let connected = syslog::unix(format);
+        return Ok(connected.map_or(Sink::Nowhere, |logger| Sink::Syslog(Box::new(logger))));
     };
-    Ok(Background { sink })
-}
-
-/// Where the log goes from now on, once entered.
-pub struct Background {
-    sink: Sink,
-}
-
-impl Background {
-    /// Leaves standard error for good.
-    pub fn enter(self) {
-        if let Some(output) = OUTPUT.get() {
-            *output.sink.lock().unwrap_or_else(PoisonError::into_inner) = self.sink;
+    match File::options().append(true).create(true).open(path) {
+        Ok(file) => Ok(Sink::File(file)),
+        Err(error) => {
+            Err(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
         }
     }
 }
 
 struct Output {
     filter: Filter,
-    sink: Mutex<Sink>,
+    route: Mutex<Route>,
+}
+
+/// Where a record goes.
+struct Route {
+    /// What is shown on standard error.
+    terminal: LevelFilter,
+    sink: Option<Sink>,
 }
 
 enum Sink {
-    StandardError,
     File(File),
     Syslog(Box<syslog::Logger<syslog::LoggerBackend, Formatter3164>>),
     Nowhere,
+}
+
+impl Output {
+    fn route(&self) -> MutexGuard<'_, Route> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Log for Output {
@@ -79,9 +96,17 @@ impl Log for Output {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.filter.matches(record) {
-            // A log that cannot be written must not stop what is logged about.
-            let _ = self.sink.lock().unwrap_or_else(PoisonError::into_inner).write(record);
+        if !self.filter.matches(record) {
+            return;
+        }
+        let mut route = self.route();
+        // A log that cannot be written must not stop what is logged about.
+        if record.level() <= route.terminal {
+            let level = level_name(record);
+            let _ = writeln!(std::io::stderr(), "ssefs: {level}: {}", record.args());
+        }
+        if let Some(sink) = &mut route.sink {
+            let _ = sink.write(record);
         }
     }
 
@@ -90,12 +115,10 @@ impl Log for Output {
 
 impl Sink {
     fn write(&mut self, record: &Record<'_>) -> std::io::Result<()> {
-        let level = record.level().as_str().to_ascii_lowercase();
         let message = record.args();
         match self {
-            Self::StandardError => writeln!(std::io::stderr(), "ssefs: {level}: {message}"),
             Self::File(file) => {
-                let line = format!("{} {level}: {message}\n", now());
+                let line = format!("{} {}: {message}\n", now(), level_name(record));
                 file.write_all(line.as_bytes())
             }
             Self::Syslog(logger) => match record.level() {
@@ -108,6 +131,10 @@ impl Sink {
             Self::Nowhere => Ok(()),
         }
     }
+}
+
+fn level_name(record: &Record<'_>) -> String {
+    record.level().as_str().to_ascii_lowercase()
 }
 
 /// The present time in UTC, as RFC 3339 writes it.
@@ -155,20 +182,17 @@ mod tests {
     #[test]
     fn a_log_file_gets_one_line_for_a_record() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut background = open_background(Some(file.path())).unwrap();
+        let mut sink = open_sink(Some(file.path())).unwrap();
         let mut record = Record::builder();
         let record = record.level(Level::Error);
-        background
-            .sink
-            .write(&record.args(format_args!("block {} does not open", 7)).build())
-            .unwrap();
+        sink.write(&record.args(format_args!("block {} does not open", 7)).build()).unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert!(text.ends_with("Z error: block 7 does not open\n"), "{text}");
     }
 
     #[test]
     fn a_log_file_that_cannot_be_opened_is_named() {
-        let error = open_background(Some(Path::new("/no such/log"))).err().unwrap();
+        let error = open_sink(Some(Path::new("/no such/log"))).err().unwrap();
         assert!(error.to_string().starts_with("/no such/log: "), "{error}");
     }
 }

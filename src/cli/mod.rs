@@ -4,10 +4,10 @@
 mod args;
 mod checks;
 mod exit;
-mod helper;
 mod inspect;
 mod logging;
 mod mount;
+mod mount8;
 mod mountinfo;
 mod options;
 mod remount;
@@ -29,8 +29,8 @@ use exit::Outcome;
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    if helper::is_helper(&name) {
-        return conclude(helper::run(arguments.collect()), Exit::helper_code);
+    if mount8::is_called_by_mount8(&name) {
+        return conclude(mount8::run(arguments.collect()), Exit::helper_code);
     }
     match Cli::try_parse() {
         Ok(cli) => conclude(run(&cli), Exit::code),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::args::{ModeName, MountArgs};
 use super::checks;
 use super::exit::{Exit, Failure, Outcome};
-use super::logging::{self, Background};
+use super::logging;
 use super::options::MountOptions;
 use super::serve::Daemon;
 use super::unlock::{KeyOrigin, UnlockPlan, mode};
@@ -27,6 +27,8 @@ pub struct Request {
     pub fs: FsOptions,
     /// Stay in the foreground.
     pub foreground: bool,
+    /// Show all of the log while there is a terminal.
+    pub verbose: bool,
     /// Where a mount in the background logs to, if not to syslog.
     pub log_file: Option<PathBuf>,
 }
@@ -48,7 +50,13 @@ pub fn run(args: &MountArgs, keystore: Option<PathBuf>, verbose: u8) -> Outcome 
         ));
     }
     logging::start(verbose, options.log_filter.as_deref());
-    mount(&Request::new(args.backing.clone(), args.mount_point.clone(), options, args.foreground)?)
+    mount(&Request::new(
+        args.backing.clone(),
+        args.mount_point.clone(),
+        options,
+        args.foreground,
+        verbose,
+    )?)
 }
 
 impl Request {
@@ -58,12 +66,16 @@ impl Request {
         mount_point: PathBuf,
         options: MountOptions,
         foreground: bool,
+        verbose: u8,
     ) -> Outcome<Self> {
         let mode = mode(options.mode.unwrap_or(ModeName::Managed))?;
         let (source, protect_keystore) = key_origin(&options, mode)?;
         let backing = checks::backing(&backing)?;
-        let mount_point = checks::mount_point(&mount_point, options.nonempty)?;
+        let mount_point = checks::mount_point(&mount_point)?;
         checks::apart(&backing, &mount_point)?;
+        if !options.nonempty {
+            checks::unoccupied(&mount_point)?;
+        }
         checks::fuse(options.allow_other)?;
         let keystore = absolute(Keystore::locate(options.keystore.as_deref()))?;
         let log_file = options.log_file.clone().map(absolute).transpose()?;
@@ -94,6 +106,7 @@ impl Request {
                 read_only: options.read_only,
             },
             foreground,
+            verbose: verbose > 0,
             log_file,
         })
     }
@@ -117,18 +130,19 @@ pub fn mount(request: &Request) -> Outcome {
             }
         },
         Role::Child(status) => {
+            let started = logging::enter_background(request.log_file.as_deref(), request.verbose)
+                .map_err(|error| Failure::new(Exit::Usage, format!("log file {error}")))
+                .and_then(|()| Daemon::start(request));
             // The parent is what the user sees: this process says nothing itself.
-            let started = background(request)
-                .and_then(|background| Daemon::start(request).map(|daemon| (daemon, background)));
             match started {
-                Ok((daemon, background)) => {
-                    background.enter();
+                Ok(daemon) => {
+                    logging::leave_terminal();
                     status.ready().map_err(system)?;
-                    if let Err(failure) = daemon.serve() {
+                    let ended = daemon.serve();
+                    if let Err(failure) = &ended {
                         log::error!("{}", failure.message);
-                        std::process::exit(failure.exit.code().into());
                     }
-                    std::process::exit(0);
+                    std::process::exit(exit_code(&ended));
                 }
                 Err(failure) => {
                     status.failed(failure.exit.code(), &failure.message).map_err(system)?;
@@ -139,9 +153,8 @@ pub fn mount(request: &Request) -> Outcome {
     }
 }
 
-fn background(request: &Request) -> Outcome<Background> {
-    logging::open_background(request.log_file.as_deref())
-        .map_err(|error| Failure::new(Exit::Usage, format!("log file {error}")))
+fn exit_code(outcome: &Outcome) -> i32 {
+    outcome.as_ref().err().map_or(Exit::Ok, |failure| failure.exit).code().into()
 }
 
 /// In managed mode a passphrase is that of the keystore, and a key is one for files that were
@@ -220,7 +233,7 @@ mod tests {
     fn kms_is_refused_as_usage() {
         let mut options = MountOptions::default();
         options.mode = Some(ModeName::Kms);
-        let refused = Request::new("/tmp".into(), "/tmp".into(), options, true).unwrap_err();
+        let refused = Request::new("/tmp".into(), "/tmp".into(), options, true, 0).unwrap_err();
         assert_eq!(refused.exit, Exit::Usage);
         assert!(refused.message.contains("no KMS provider"), "{}", refused.message);
     }

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_line_is_taken_apart_and_unescaped() {
-        let line = br"73 28 0:48 / /mnt/a\040b rw,nosuid shared:1 master:2 - fuse.ssefs /d\134x\012 rw,user_id=0";
+        let line =
+            br"73 28 0:48 / /mnt/a\040b rw,nosuid shared:1 - fuse.ssefs /d\134x\012 rw,user_id=0";
         assert_eq!(
             parse(line).unwrap(),
             Mount {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::removexattr;
 use rustix::io::Errno;
@@ -31,7 +32,7 @@ pub fn remount<T: AsRef<OsStr>>(target: &Path, lists: &[T], fake: bool) -> Outco
         return Ok(());
     }
     let apply = |options: &MountOptions| {
-        mount_remount(&target, mount_flags(&options.flags()), "").map_err(|errno| match errno {
+        switch(&target, options).map_err(|errno| match errno {
             Errno::BUSY => Failure::new(
                 Exit::Busy,
                 format!("{}: files are open for writing", target.display()),
@@ -50,7 +51,22 @@ pub fn remount<T: AsRef<OsStr>>(target: &Path, lists: &[T], fake: bool) -> Outco
     Ok(())
 }
 
+/// Switches the flags. A file that was removed and closed counts as in use until the kernel has
+/// heard of its release, which is a matter of moments: busy is believed only after a while.
+fn switch(target: &Path, options: &MountOptions) -> rustix::io::Result<()> {
+    let given_up = Instant::now() + BUSY_FOR;
+    loop {
+        match mount_remount(target, mount_flags(&options.flags()), "") {
+            Err(Errno::BUSY) if Instant::now() < given_up => std::thread::sleep(BUSY_AGAIN_AFTER),
+            switched => return switched,
+        }
+    }
+}
+
 /// Whether the daemon itself refuses changes: asked for by one that changes nothing.
 fn is_read_only_below(target: &Path) -> bool {
     removexattr(target, "user.ssefs.remount-probe") == Err(Errno::ROFS)
 }
+
+const BUSY_FOR: Duration = Duration::from_secs(2);
+const BUSY_AGAIN_AFTER: Duration = Duration::from_millis(20);

@@ -43,19 +43,8 @@ impl Daemon {
         let mount_point = &request.plan.mount_point;
         let holder =
             format!("process {}, mounted on {}", std::process::id(), mount_point.display());
-        let volume =
-            unlock(Arc::clone(&tree), &request.unlock, &holder).map_err(|mut failure| {
-                if failure.exit == Exit::InUse {
-                    failure.message = format!("{}: {}", backing.display(), failure.message);
-                }
-                failure
-            })?;
-        if !locked::all_locked() {
-            log::warn!(
-                "keys may reach swap: the limit of locked memory is too low ('ulimit -l'); \
-                 encrypt the swap or raise it"
-            );
-        }
+        let volume = unlock(Arc::clone(&tree), &request.unlock, &holder)?;
+        warn_of_swap();
         // From here on a signal waits for the thread that handles it.
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|error| Failure::new(Exit::Other, error))?;
@@ -65,11 +54,12 @@ impl Daemon {
         let session = match Session::start(Arc::clone(&fs), &request.plan) {
             Ok(session) => session,
             Err(error) => {
-                settle(&fs, &tree, &volume)?;
+                if let Err(failure) = settle(&fs, &tree, &volume) {
+                    log::error!("{}", failure.message);
+                }
                 return Err(error.into());
             }
         };
-        log::info!("{} is mounted on {}", backing.display(), mount_point.display());
         let (upkeep, stop) = channel();
         let handle = signals.handle();
         let stopper = session.stopper();
@@ -84,6 +74,7 @@ impl Daemon {
     /// Serves until it is unmounted.
     pub fn serve(self) -> Outcome {
         let Self { session, fs, volume, tree, signals, upkeep, threads } = self;
+        log::info!("volume {} is mounted on {}", volume.id(), session.mount_point().display());
         let served = session.wait();
         drop(upkeep);
         signals.close();
@@ -93,7 +84,7 @@ impl Daemon {
             }
         }
         settle(&fs, &tree, &volume)?;
-        log::info!("unmounted");
+        log::info!("volume {} is unmounted", volume.id());
         served.map_err(|error| Failure::new(Exit::Fuse, format!("the session broke off: {error}")))
     }
 }
@@ -122,6 +113,15 @@ fn prepare_process() {
     }
 }
 
+fn warn_of_swap() {
+    if !locked::all_locked() {
+        log::warn!(
+            "keys may reach swap: the limit of locked memory is too low ('ulimit -l'); encrypt \
+             the swap or raise it"
+        );
+    }
+}
+
 /// The first signal unmounts. Where that had to be lazy, a second one ends the process as a
 /// crash would, which the next mount recovers from.
 fn unmount_on_signal(mut signals: Signals, stopper: &Stopper) {
@@ -132,9 +132,10 @@ fn unmount_on_signal(mut signals: Signals, stopper: &Stopper) {
             std::process::exit(Exit::Busy.code().into());
         }
         match stopper.stop() {
-            Ok(Detached::Now | Detached::Already) => {
-                log::info!("signal {signal}: unmounting");
-            }
+            Ok(Detached::Now) => log::info!("signal {signal}: unmounting"),
+            Ok(Detached::Already) => log::warn!(
+                "signal {signal}: not unmounted, another mount hides this one or it is gone"
+            ),
             Ok(Detached::WhenUnused) => {
                 waiting = true;
                 log::warn!(

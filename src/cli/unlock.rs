@@ -4,6 +4,7 @@
 //! A wrong key, an unsafe keystore or a foreign directory is refused before the backing
 //! directory is changed.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use crate::keys::{
     SuppliedProvider, SuppliedSource, read_key, read_key_file,
 };
 use crate::store::tree::DiskTree;
-use crate::volume::{DirectoryKind, Volume, VolumeDirectory};
+use crate::volume::{DirectoryKind, Volume, VolumeDirectory, VolumeError};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -67,11 +68,10 @@ pub fn mode(name: ModeName) -> Outcome<Mode> {
 
 /// Opens the volume, making it in an empty directory. `holder` tells who has it.
 pub fn unlock(tree: Arc<DiskTree>, plan: &UnlockPlan, holder: &str) -> Outcome<Arc<Volume>> {
-    let kind = VolumeDirectory::examine(&tree)?;
+    let named = |error: VolumeError| name_directory(error, &plan.backing);
+    let kind = VolumeDirectory::examine(&tree).map_err(named)?;
     match kind {
-        DirectoryKind::Foreign => {
-            return Err(foreign(&plan.backing));
-        }
+        DirectoryKind::Foreign => return Err(foreign(&plan.backing)),
         DirectoryKind::Empty if plan.read_only => {
             return Err(Failure::new(
                 Exit::Backing,
@@ -83,15 +83,19 @@ pub fn unlock(tree: Arc<DiskTree>, plan: &UnlockPlan, holder: &str) -> Outcome<A
         }
         DirectoryKind::Empty | DirectoryKind::Volume => {}
     }
-    let brought = Brought::gather(plan, kind)?;
-    let directory = VolumeDirectory::claim(tree, holder)?;
-    match directory.descriptor()? {
-        None => make(directory, plan, brought),
-        Some(descriptor) => open(directory, plan, brought, descriptor),
+    let mut brought = Brought::gather(plan, kind)?;
+    let directory = VolumeDirectory::claim(tree, holder).map_err(named)?;
+    match directory.descriptor().map_err(named)? {
+        None => make(directory, plan, &mut brought),
+        Some(descriptor) => open(directory, plan, &mut brought, descriptor),
     }
 }
 
-fn make(directory: VolumeDirectory, plan: &UnlockPlan, brought: Brought) -> Outcome<Arc<Volume>> {
+fn make(
+    directory: VolumeDirectory,
+    plan: &UnlockPlan,
+    brought: &mut Brought,
+) -> Outcome<Arc<Volume>> {
     let volume_id = VolumeId::random();
     let (supplied, verifier) = match brought.supplied(true)?.filter(|_| is_supplied(plan)) {
         Some(source) => {
@@ -115,15 +119,19 @@ fn make(directory: VolumeDirectory, plan: &UnlockPlan, brought: Brought) -> Outc
         created: now(),
         key_slots: vec![slot],
     };
-    directory.create(&descriptor, &volume_key)?;
+    directory
+        .create(&descriptor, &volume_key)
+        .map_err(|error| name_directory(error, &plan.backing))?;
     log::info!("{}: made volume {volume_id}", plan.backing.display());
-    Ok(directory.start(&descriptor, &volume_key, keyring, plan.read_only)?)
+    directory
+        .start(&descriptor, &volume_key, keyring, plan.read_only)
+        .map_err(|error| name_directory(error, &plan.backing))
 }
 
 fn open(
     directory: VolumeDirectory,
     plan: &UnlockPlan,
-    brought: Brought,
+    brought: &mut Brought,
     mut descriptor: Descriptor,
 ) -> Outcome<Arc<Volume>> {
     let volume_id = descriptor.volume_id;
@@ -134,10 +142,12 @@ fn open(
     let volume_key = keyring.open_volume_key(&descriptor)?;
     if descriptor.slots_of(plan.mode).next().is_none() && !plan.read_only {
         descriptor.key_slots.push(keyring.make_slot(volume_id, &volume_key, verifier)?);
-        directory.update(&descriptor)?;
+        directory.update(&descriptor).map_err(|error| name_directory(error, &plan.backing))?;
         log::info!("volume {volume_id}: opened to mode {}", plan.mode);
     }
-    Ok(directory.start(&descriptor, &volume_key, keyring, plan.read_only)?)
+    directory
+        .start(&descriptor, &volume_key, keyring, plan.read_only)
+        .map_err(|error| name_directory(error, &plan.backing))
 }
 
 /// The keys that this mount can reach.
@@ -148,6 +158,7 @@ struct Brought {
 
 enum SuppliedKey {
     Ready(SuppliedSource),
+    /// Whether to ask for a passphrase once or twice shows in the descriptor.
     Ask,
 }
 
@@ -161,6 +172,9 @@ impl Brought {
                 ));
             }
             None => None,
+            Some(KeyOrigin::Passphrase) if kind == DirectoryKind::Empty => {
+                Some(SuppliedKey::Ready(SuppliedSource::Passphrase(new_passphrase()?)))
+            }
             Some(KeyOrigin::Passphrase) => Some(SuppliedKey::Ask),
             Some(KeyOrigin::File(path)) => {
                 let key = read_key_file(path).map_err(key_file_failure)?;
@@ -177,25 +191,21 @@ impl Brought {
         Ok(Self { keystore, supplied })
     }
 
-    /// The supplied key; a passphrase is asked for, twice if it is `new`.
-    fn supplied(&self, new: bool) -> Result<Option<SuppliedSource>, KeyError> {
-        Ok(match &self.supplied {
+    /// The supplied key, once; a passphrase is asked for, twice if it is `new`.
+    fn supplied(&mut self, new: bool) -> Result<Option<SuppliedSource>, KeyError> {
+        Ok(match self.supplied.take() {
             None => None,
-            Some(SuppliedKey::Ready(SuppliedSource::Key(key))) => {
-                Some(SuppliedSource::Key(key.duplicate()))
-            }
-            Some(SuppliedKey::Ready(SuppliedSource::Passphrase(_)) | SuppliedKey::Ask) => {
-                let asked = match new {
-                    true => Passphrase::prompt_new("New passphrase for this volume: ")?,
-                    false => Passphrase::prompt("Passphrase of this volume: ")?,
-                };
+            Some(SuppliedKey::Ready(source)) => Some(source),
+            Some(SuppliedKey::Ask) if new => Some(SuppliedSource::Passphrase(new_passphrase()?)),
+            Some(SuppliedKey::Ask) => {
+                let asked = Passphrase::prompt("Passphrase of this volume: ")?;
                 Some(SuppliedSource::Passphrase(asked))
             }
         })
     }
 
     fn supplied_for(
-        &self,
+        &mut self,
         plan: &UnlockPlan,
         descriptor: &Descriptor,
     ) -> Outcome<(Option<Secret>, Option<SuppliedVerifier>)> {
@@ -249,6 +259,10 @@ impl Brought {
             Mode::Kms | Mode::Supplied => Ok(None),
         }
     }
+}
+
+fn new_passphrase() -> Result<Passphrase, KeyError> {
+    Passphrase::prompt_new("New passphrase for this volume: ")
 }
 
 fn keyring(
@@ -313,10 +327,10 @@ fn keystore_at_hand(plan: &UnlockPlan) -> Option<Keystore> {
 
 fn key_from_descriptor(number: i32) -> Outcome<Secret> {
     let name = format!("descriptor {number}");
-    let file = crate::sys::fd::take(number).map_err(|error| {
+    let file = crate::sys::fd::take(number).map_err(|_| {
         Failure::new(
             Exit::Key,
-            format!("--key-fd {number}: {error}; nothing to read is open there"),
+            format!("--key-fd {number}: no descriptor of that number was passed to this command"),
         )
     })?;
     read_key(file, &name).map_err(key_file_failure)
@@ -329,10 +343,27 @@ fn key_file_failure(error: KeyError) -> Failure {
 
 fn keystore_failure(error: KeyError) -> Failure {
     let exit = match &error {
-        KeyError::WrongKey | KeyError::Unusable(_) => Exit::Key,
+        // A passphrase that is missing or wrong.
+        KeyError::Unusable(_) => Exit::Key,
         _ => Exit::Keystore,
     };
-    Failure::new(exit, format!("keystore: {error}"))
+    let hint = match &error {
+        KeyError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            "; give the keystore that the volume was made with, with --keystore"
+        }
+        _ => "",
+    };
+    Failure::new(exit, format!("keystore: {error}{hint}"))
+}
+
+/// What is wrong with a volume names its directory; what is wrong with a key does not.
+fn name_directory(error: VolumeError, backing: &Path) -> Failure {
+    let is_key = matches!(error, VolumeError::Key(_));
+    let failure = Failure::from(error);
+    if is_key {
+        return failure;
+    }
+    Failure::new(failure.exit, format!("{}: {}", backing.display(), failure.message))
 }
 
 fn foreign(backing: &Path) -> Failure {

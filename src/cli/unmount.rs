@@ -25,13 +25,17 @@ pub fn run(args: &UnmountArgs) -> Outcome {
     }
     unmount(&mount_point, args.lazy).map_err(|error| failure(&mount_point, &error))?;
     match lock {
-        Some(lock) if !args.lazy => wait(&lock).map_err(|error| {
-            Failure::new(
-                Exit::Other,
-                format!("unmounted, but cannot tell when it is done: {error}"),
-            )
+        _ if args.lazy => Ok(()),
+        Some(lock) => wait(&lock).map_err(|error| {
+            Failure::new(Exit::Other, format!("unmounted, but not known to be done: {error}"))
         }),
-        _ => Ok(()),
+        None => {
+            let source = mount.source.to_string_lossy();
+            log::warn!(
+                "{source}: no lock of a volume to be read there; not waiting for the daemon"
+            );
+            Ok(())
+        }
     }
 }
 

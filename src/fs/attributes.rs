@@ -118,7 +118,7 @@ pub(super) fn decode_device(encoded: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
 
     #[test]

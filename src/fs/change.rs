@@ -107,7 +107,7 @@ pub(super) fn permission_bits(stat: &Stat) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER, USER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, USER, os};
     use super::super::{Timestamp, change::permission_bits};
     use super::*;
 

@@ -260,7 +260,7 @@ impl FileSystem {
 #[cfg(test)]
 mod tests {
     use super::super::AttributeChange;
-    use super::super::testing::{Fixture, ROOT_CALLER, USER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, USER, os};
     use super::*;
 
     #[test]

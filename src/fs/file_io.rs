@@ -21,7 +21,8 @@ impl FileSystem {
     }
 
     /// Writes all of `data` at `offset`, or fails. `kill_privileges` clears the set-user-id
-    /// and set-group-id bits, as a write without privilege does.
+    /// and set-group-id bits, as a write without privilege does. For `O_SYNC` and `O_DSYNC`
+    /// the kernel sends a sync after each write by itself, also past its cache.
     pub fn write(
         &self,
         handle: Handle,
@@ -38,11 +39,7 @@ impl FileSystem {
         }
         inode
             .change(|file| file.write(offset, data))
-            .map_err(|source| self.volume_error(inode.node(), source))?;
-        match file.sync {
-            Some(scope) => self.sync_inode(inode, scope),
-            None => Ok(()),
-        }
+            .map_err(|source| self.volume_error(inode.node(), source))
     }
 
     /// Takes away the set-user-id bit, and the set-group-id bit of a program.
@@ -66,7 +63,7 @@ pub(super) fn check_range(inode: &OpenInode, offset: u64, len: u64) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::super::{AttributeChange, NodeId};
     use super::*;
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::locks::{read, write};
 use super::open_table::{InodeUse, OpenInode};
 use super::types::{Handle, NodeId};
-use crate::store::SyncScope;
 use crate::store::tree::{DirFd, DirStream};
 
 /// Handles of one sort.
@@ -26,8 +25,6 @@ pub struct FileHandle {
     pub readable: bool,
     /// Opened for writing.
     pub writable: bool,
-    /// What each write must make durable before it is answered.
-    pub sync: Option<SyncScope>,
     /// Opened by the superuser, whose changes leave set-user-id and set-group-id bits alone.
     pub by_superuser: bool,
 }

@@ -141,4 +141,6 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
 }
 
 #[cfg(test)]
-mod testing;
+mod memory_tests;
+#[cfg(test)]
+mod tests;

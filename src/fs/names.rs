@@ -148,7 +148,7 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::super::{AttributeChange, DirectoryEntry, DirectorySink, TimeChange, Timestamp};
     use super::*;
 

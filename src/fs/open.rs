@@ -31,7 +31,7 @@ pub(super) enum Purpose {
 }
 
 impl FileSystem {
-    /// Opens a file. Of `flags` the access mode, `O_TRUNC`, `O_SYNC` and `O_DSYNC` count.
+    /// Opens a file. Of `flags` the access mode and `O_TRUNC` count.
     pub fn open(&self, caller: Caller, node: NodeId, flags: i32) -> Result<Opened, FsError> {
         self.counters.count(|counts| &counts.opens);
         let mode = OpenMode::from_flags(flags);
@@ -86,7 +86,6 @@ impl FileSystem {
             used,
             readable: mode.readable,
             writable: mode.writable,
-            sync: mode.sync,
             by_superuser: caller.uid == 0,
         })
     }
@@ -254,24 +253,15 @@ pub(super) struct OpenMode {
     pub readable: bool,
     pub writable: bool,
     pub truncate: bool,
-    pub sync: Option<SyncScope>,
 }
 
 impl OpenMode {
     pub(super) fn from_flags(flags: i32) -> Self {
         let access = flags & libc::O_ACCMODE;
-        let sync = if flags & libc::O_SYNC == libc::O_SYNC {
-            Some(SyncScope::All)
-        } else if flags & libc::O_DSYNC != 0 {
-            Some(SyncScope::Data)
-        } else {
-            None
-        };
         Self {
             readable: access != libc::O_WRONLY,
             writable: access != libc::O_RDONLY,
             truncate: flags & libc::O_TRUNC != 0,
-            sync,
         }
     }
 }
@@ -298,7 +288,7 @@ const OWNER_BITS: u32 = 0o600;
 mod tests {
     use std::thread;
 
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
 
     #[test]

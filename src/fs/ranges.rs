@@ -38,8 +38,7 @@ impl FileSystem {
             Allocation::Punch => file.punch_hole(offset, len),
             Allocation::Zero => file.zero_range(offset, len, keep_size),
         });
-        changed.map_err(|source| self.volume_error(inode.node(), source))?;
-        self.after_change(&file)
+        changed.map_err(|source| self.volume_error(inode.node(), source))
     }
 
     /// The next data or hole from `offset` on; `ENXIO` if there is none.
@@ -99,7 +98,6 @@ impl FileSystem {
                 Err(error) => return Err(error),
             }
         }
-        self.after_change(&target)?;
         Ok(copied)
     }
 
@@ -123,10 +121,6 @@ impl FileSystem {
     fn prepare_change(&self, file: &Arc<FileHandle>) -> Result<(), FsError> {
         if file.by_superuser { Ok(()) } else { self.clear_set_ids(file.inode()) }
     }
-
-    fn after_change(&self, file: &Arc<FileHandle>) -> Result<(), FsError> {
-        file.sync.map_or(Ok(()), |scope| self.sync_inode(file.inode(), scope))
-    }
 }
 
 enum Allocation {
@@ -141,7 +135,7 @@ const COPY_BYTES: u64 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::super::NodeId;
-    use super::super::testing::{Fixture, ROOT_CALLER, USER};
+    use super::super::tests::{Fixture, ROOT_CALLER, USER};
     use super::*;
 
     #[test]

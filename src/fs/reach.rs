@@ -184,7 +184,7 @@ mod tests {
     use std::fs;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
 
     #[test]

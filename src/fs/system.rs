@@ -47,7 +47,7 @@ impl FileSystem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER};
+    use super::super::tests::{Fixture, ROOT_CALLER};
     use super::*;
 
     #[test]

@@ -167,7 +167,7 @@ const MAX_KEY_ID_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Fixture, ROOT_CALLER, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
 
     fn text(fx: &Fixture, node: NodeId, name: &str) -> String {

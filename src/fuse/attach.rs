@@ -92,7 +92,7 @@ impl FilesystemFlag {
     }
 
     /// `fusermount3` hands what it does not know to the kernel, which refuses it there.
-    fn known_to_helper(self) -> bool {
+    fn known_to_fusermount(self) -> bool {
         !matches!(self, Self::NoDirAtime | Self::StrictAtime)
     }
 }
@@ -131,7 +131,7 @@ pub(super) fn attach(plan: &MountPlan) -> Result<(OwnedFd, Attached), MountError
     };
     let device = match direct {
         Some(device) => device,
-        None => mount_by_helper(plan)?,
+        None => mount_by_fusermount(plan)?,
     };
     let number = device_at(&plan.mount_point)
         .map_err(|source| MountError::Mount { path: plan.mount_point.clone(), source })?;
@@ -162,7 +162,7 @@ impl Attached {
 pub fn unmount(mount_point: &Path, lazy: bool) -> io::Result<()> {
     let lazily = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW | lazily) {
-        Err(rustix::io::Errno::PERM) => unmount_by_helper(mount_point, lazy),
+        Err(rustix::io::Errno::PERM) => unmount_by_fusermount(mount_point, lazy),
         other => Ok(other?),
     }
 }
@@ -172,7 +172,7 @@ pub fn mount_flags(flags: &[FilesystemFlag]) -> MountFlags {
     flags.iter().fold(MountFlags::empty(), |bits, flag| bits | flag.bit())
 }
 
-fn unmount_by_helper(mount_point: &Path, lazy: bool) -> io::Result<()> {
+fn unmount_by_fusermount(mount_point: &Path, lazy: bool) -> io::Result<()> {
     let mut helper = Command::new(HELPER);
     helper.arg("-u").args(lazy.then_some("-z")).arg("--").arg(mount_point);
     let output = helper.stdin(Stdio::null()).env("LC_ALL", "C").output()?;
@@ -225,11 +225,11 @@ fn mount_directly(plan: &MountPlan) -> Result<Option<OwnedFd>, MountError> {
 }
 
 /// `fusermount3` sends the descriptor over the socket that it finds as its standard input.
-fn mount_by_helper(plan: &MountPlan) -> Result<OwnedFd, MountError> {
+fn mount_by_fusermount(plan: &MountPlan) -> Result<OwnedFd, MountError> {
     let (socket, theirs) = UnixStream::pair().map_err(MountError::HelperFailed)?;
     let helper = Command::new(HELPER)
         .arg("-o")
-        .arg(helper_options(plan))
+        .arg(fusermount_options(plan))
         .arg("--")
         .arg(&plan.mount_point)
         .env("_FUSE_COMMFD", "0")
@@ -269,7 +269,7 @@ fn refusal(said: &str) -> MountError {
     }
 }
 
-fn helper_options(plan: &MountPlan) -> OsString {
+fn fusermount_options(plan: &MountPlan) -> OsString {
     let mut options = b"fsname=".to_vec();
     options.extend(escaped(&plan.source));
     options.extend_from_slice(b",subtype=");
@@ -278,7 +278,7 @@ fn helper_options(plan: &MountPlan) -> OsString {
     if plan.allow_other {
         options.extend_from_slice(b",allow_other");
     }
-    for flag in plan.flags.iter().filter(|flag| flag.known_to_helper()) {
+    for flag in plan.flags.iter().filter(|flag| flag.known_to_fusermount()) {
         options.push(b',');
         options.extend_from_slice(flag.name().as_bytes());
     }
@@ -336,8 +336,8 @@ mod tests {
     }
 
     #[test]
-    fn a_source_cannot_smuggle_options_to_the_helper() {
-        let options = helper_options(&plan(r"/a,suid,\,dev", &[FilesystemFlag::ReadOnly]));
+    fn a_source_cannot_smuggle_options_to_fusermount() {
+        let options = fusermount_options(&plan(r"/a,suid,\,dev", &[FilesystemFlag::ReadOnly]));
         assert_eq!(
             options.to_str().unwrap(),
             r"fsname=/a\,suid\,\\\,dev,subtype=ssefs,default_permissions,ro"
@@ -345,18 +345,18 @@ mod tests {
     }
 
     #[test]
-    fn the_helper_gets_only_flags_that_it_knows() {
+    fn fusermount_gets_only_flags_that_it_knows() {
         let flags = [FilesystemFlag::StrictAtime, FilesystemFlag::NoExec];
         let mut plan = plan("/a", &flags);
         plan.allow_other = true;
         assert_eq!(
-            helper_options(&plan).to_str().unwrap(),
+            fusermount_options(&plan).to_str().unwrap(),
             "fsname=/a,subtype=ssefs,default_permissions,allow_other,noexec"
         );
     }
 
     #[test]
-    fn refusals_of_the_helper_are_told_apart() {
+    fn refusals_of_fusermount_are_told_apart() {
         let allow_other = "fusermount3: option allow_other only allowed if 'user_allow_other' is \
                            set in /etc/fuse.conf\n";
         assert!(matches!(refusal(allow_other), MountError::AllowOtherRefused));

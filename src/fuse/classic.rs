@@ -4,10 +4,8 @@
 //! A panic behind a request is answered with `EIO` and logged, because a loop of `fuser` that
 //! unwinds would end unseen and leave the caller without an answer for ever.
 
-use std::any::Any;
 use std::ffi::OsStr;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -20,13 +18,12 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, file_attr, file_type, listing_attr, negative_attr, time_change};
+use super::convert::{caller, file_attr, negative_attr, time_change};
+use super::guard::guarded;
+use super::listing::{Names, NamesPlus};
 use super::negotiate::negotiate;
 use super::seeks::{Question, SeekQueue};
-use crate::fs::{
-    AttributeChange, DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, Handle, NodeId,
-    Opened, SeekTarget,
-};
+use crate::fs::{AttributeChange, Entry, FileSystem, Handle, NodeId, Opened, SeekTarget};
 use crate::sys::buffer::with_scratch;
 
 /// A file system behind `/dev/fuse`.
@@ -552,60 +549,6 @@ impl Filesystem for Classic {
     }
 }
 
-struct Names<'a> {
-    reply: &'a mut ReplyDirectory,
-}
-
-impl DirectorySink for Names<'_> {
-    fn add(&mut self, entry: &DirectoryEntry<'_>) -> bool {
-        let kind = file_type(entry.kind);
-        !self.reply.add(INodeNo(entry.ino), entry.next.cast_unsigned(), kind, entry.name)
-    }
-}
-
-struct NamesPlus<'a> {
-    reply: &'a mut ReplyDirectoryPlus,
-    ttl: std::time::Duration,
-}
-
-impl DirectorySink for NamesPlus<'_> {
-    fn add(&mut self, entry: &DirectoryEntry<'_>) -> bool {
-        let attr = match &entry.entry {
-            Some(found) => file_attr(found.node, &found.attributes),
-            None => listing_attr(entry.ino, entry.kind),
-        };
-        let next = entry.next.cast_unsigned();
-        !self.reply.add(attr.ino, next, entry.name, &self.ttl, &attr, GENERATION)
-    }
-}
-
-/// Runs one operation. An error is reported and becomes its errno; a panic is logged and
-/// becomes `EIO`.
-fn guarded<T>(
-    operation: &'static str,
-    work: impl FnOnce() -> Result<T, FsError>,
-) -> Result<T, Errno> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            error.report();
-            Err(Errno::from_i32(error.errno()))
-        }
-        Err(panic) => {
-            log::error!("{operation}: internal error: {}", panic_message(&*panic));
-            Err(Errno::EIO)
-        }
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
-}
-
 fn finish(result: Result<(), Errno>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
@@ -636,27 +579,6 @@ fn length(len: usize) -> u32 {
 }
 
 /// A node id is not given out again while the kernel knows it, so one generation serves all.
-const GENERATION: Generation = Generation(0);
+pub(super) const GENERATION: Generation = Generation(0);
 /// The most that one `copy_file_range` does before it answers; the caller asks for the rest.
 const COPY_MAX: u64 = 1 << 30;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_becomes_eio() {
-        let result: Result<(), Errno> = guarded("test", || panic!("no {}", "way"));
-        assert_eq!(result, Err(Errno::EIO));
-    }
-
-    #[test]
-    fn panic_messages_of_both_kinds_are_read() {
-        let formatted = catch_unwind(|| panic!("block {}", 7)).unwrap_err();
-        assert_eq!(panic_message(&*formatted), "block 7");
-        let plain = catch_unwind(|| panic!("plain")).unwrap_err();
-        assert_eq!(panic_message(&*plain), "plain");
-        let other = catch_unwind(|| std::panic::panic_any(7_u8)).unwrap_err();
-        assert_eq!(panic_message(&*other), "no message");
-    }
-}

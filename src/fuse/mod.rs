@@ -5,6 +5,8 @@ mod attach;
 mod classic;
 mod convert;
 mod error;
+mod guard;
+mod listing;
 mod negotiate;
 mod seeks;
 mod session;

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -60,6 +61,11 @@ impl Session {
             Err(errno) => return Err(session.abandon(errno)),
         }
         Ok(session)
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &Path {
+        &self.attached.mount_point
     }
 
     /// A handle to unmount with.

@@ -241,7 +241,12 @@ impl ManagedKey {
 
     fn is_due(&self, rotation_days: u32, now: u64) -> bool {
         let age = now.saturating_sub(self.newest().created);
-        rotation_days > 0 && age >= u64::from(rotation_days) * SECONDS_PER_DAY
+        rotation_days > 0 && age >= u64::from(rotation_days) * SECONDS_PER_DAY && self.has_room()
+    }
+
+    /// Whether one more version can be numbered, and the record with it read again.
+    fn has_room(&self) -> bool {
+        self.newest().version < u32::MAX && self.versions.len() < MAX_VERSIONS
     }
 
     fn rotate(&mut self, now: u64) -> u32 {
@@ -280,6 +285,8 @@ fn not_found(keystore: &Keystore, volume: VolumeId, key_id: KeyId) -> KeyError {
 }
 
 const PROVIDER: &str = "keystore";
+/// Eleven years of daily rotation; the record stays well below its longest.
+const MAX_VERSIONS: usize = 4096;
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Volume {
 
     /// Whether everything written to `file` in `epoch` is known to be in place.
     pub(super) fn ended_cleanly(&self, epoch: u64, file: FileId) -> bool {
-        if epoch != self.epoch() {
+        if self.read_only() || epoch != self.epoch() {
             return self.epochs.ended_cleanly(epoch);
         }
         !self.any_unsettled.load(Ordering::Acquire)

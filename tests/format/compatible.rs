@@ -70,7 +70,8 @@ fn a_keystore_made_by_the_page_alone_opens() {
     let keystore = scratch.path().join("keystore");
     make_private_dir(&keystore);
     let (root, material): (Key, Key) = ([0x11; 32], [0x22; 32]);
-    let parameters = json!({ "memory_kib": 64, "passes": 1, "lanes": 1, "salt": "000102030405060708090a0b0c0d0e0f" });
+    let salt = "000102030405060708090a0b0c0d0e0f";
+    let parameters = json!({ "memory_kib": 64, "passes": 1, "lanes": 1, "salt": salt });
     put_private(&keystore.join("root.json"), &protected_root(&root, PASSPHRASE, &parameters));
     let id = format_uuid(&VOLUME);
     let key_id = "6f1c9c4e-0000-4000-8000-00000000000a";

@@ -251,3 +251,10 @@ fn a_managed_file_names_the_version_that_wrapped_it() {
         assert_eq!(file.description().unwrap().envelope.key_version, version);
     }
 }
+#[test]
+fn a_read_only_mount_falls_back_in_the_epoch_that_crashed_last() {
+    let copy = copy_of_frozen();
+    let root = Frozen::Supplied.volume(copy.path());
+    let mounted = Mounted::open(&root, Frozen::Supplied.keys(copy.path()), true).unwrap();
+    check(Frozen::Supplied, copy.path(), |path| mounted.read(path, false).unwrap());
+}

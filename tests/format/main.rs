@@ -1,6 +1,7 @@
 //! The bytes on disk, held to `src/format/FORMAT.md`: by frozen volumes, by vectors, by a reader
 //! and a writer made from that page alone, and by hostile bytes.
 
+mod arbitrary;
 mod compatible;
 mod document;
 mod fixture;

@@ -192,7 +192,7 @@ impl Small {
     }
 
     fn finish(self) {
-        succeed(Command::new("umount").arg(self.bench.backing()));
+        self.bench.until_unused(Command::new("umount").arg(self.bench.backing()));
     }
 }
 

@@ -325,7 +325,7 @@ fn a_volume_of_supplied_keys_is_not_opened_by_managed_mode() {
     let other = bench.directory("other-mnt");
     let mut command = bench.ssefs(&["mount", "--keystore"]);
     succeed(command.arg(bench.keystore()).arg(bench.path("other")).arg(&other));
-    succeed(bench.ssefs(&["unmount"]).arg(&other));
+    bench.until_unused(bench.ssefs(&["unmount"]).arg(&other));
     let before = (tree(&bench.backing()), tree(&bench.keystore()));
     let message = bench.refused(&mut bench.mount_command(&[]), KEY);
     assert!(message.contains("--mode supplied"), "{message}");
@@ -410,7 +410,7 @@ fn one_keystore_serves_two_volumes() {
     mount_second();
     fs::write(second_mnt.join("f"), b"second").unwrap();
     assert_eq!(bench.daemons().len(), 2);
-    succeed(bench.ssefs(&["unmount"]).arg(&second_mnt));
+    bench.until_unused(bench.ssefs(&["unmount"]).arg(&second_mnt));
     bench.unmount();
     // A file of the one is no file of the other.
     fs::copy(bench.backing().join("f"), second.join("stranger")).unwrap();
@@ -419,7 +419,7 @@ fn one_keystore_serves_two_volumes() {
     assert_eq!(fs::read(bench.file("f")).unwrap(), b"first");
     assert_eq!(fs::read(second_mnt.join("f")).unwrap(), b"second");
     assert_errno(fs::read(second_mnt.join("stranger")), Errno::IO);
-    succeed(bench.ssefs(&["unmount"]).arg(&second_mnt));
+    bench.until_unused(bench.ssefs(&["unmount"]).arg(&second_mnt));
     bench.unmount();
 }
 

@@ -8,6 +8,7 @@ mod crash;
 mod encryption;
 mod harness;
 mod keys;
+mod model;
 mod mount8;
 mod posix;
 mod programs;

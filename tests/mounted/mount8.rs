@@ -89,7 +89,7 @@ impl Fstab {
     }
 
     fn umount(&self) {
-        succeed(Command::new("umount").arg(self.bench.mnt()));
+        self.bench.until_unused(Command::new("umount").arg(self.bench.mnt()));
         assert!(!is_mounted(&self.bench.mnt()));
         self.bench.wait_for_daemons();
     }
@@ -225,7 +225,7 @@ fn remounting_read_only_and_back() {
     drop(open);
     let expected = [&data[..], b"written before and after"].concat();
     for _ in 0..2 {
-        succeed(&mut fstab.remount("ro"));
+        bench.until_unused(&mut fstab.remount("ro"));
         assert!(fstab.line().contains(" ro,"), "{}", fstab.line());
         assert_errno(fs::write(bench.file("g"), b"new"), Errno::ROFS);
         assert_errno(File::options().write(true).open(bench.file("f")), Errno::ROFS);

@@ -97,9 +97,19 @@ impl Bench {
     /// `ssefs unmount`, after which nobody serves the mount any more.
     #[track_caller]
     pub fn unmount(&self) {
-        succeed(self.ssefs(&["unmount"]).arg(self.mnt()));
+        self.until_unused(self.ssefs(&["unmount"]).arg(self.mnt()));
         assert!(!is_mounted(&self.mnt()), "still mounted after ssefs unmount");
         self.wait_for_daemons();
+    }
+
+    /// Runs a command until it succeeds: a child that another test's thread is just starting
+    /// has the files of this one until it executes, and the mount is in use for that long.
+    #[track_caller]
+    pub fn until_unused(&self, command: &mut Command) {
+        let done = wait_for(BUSY_LIMIT, || command.output().unwrap().status.success());
+        if !done {
+            succeed(command);
+        }
     }
 
     /// Waits until no process serves a directory of this test.
@@ -188,3 +198,4 @@ fn collect(path: &Path, found: &mut BTreeMap<PathBuf, Trace>) {
 }
 
 const LIMIT: Duration = Duration::from_secs(30);
+const BUSY_LIMIT: Duration = Duration::from_secs(5);

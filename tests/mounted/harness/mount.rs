@@ -227,7 +227,11 @@ impl Mount {
         let Some(mut daemon) = self.daemon.take() else { return };
         let mut unmount = self.command();
         unmount.arg("unmount").arg(&self.mount_point);
-        succeed(&mut unmount);
+        // A child that another test's thread is just starting has our files until it executes.
+        wait_for(BUSY_LIMIT, || unmount.output().unwrap().status.code() != Some(IN_USE));
+        if is_mounted(&self.mount_point) {
+            succeed(&mut unmount);
+        }
         assert!(!is_mounted(&self.mount_point), "still mounted after ssefs unmount");
         let ended = wait_for(STOP_LIMIT, || daemon.try_wait().unwrap().is_some());
         if !ended {
@@ -285,4 +289,7 @@ fn reachable_copy(scratch: &Scratch) -> PathBuf {
 }
 
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// The exit code of `ssefs unmount` for a mount that is in use.
+const IN_USE: i32 = 10;
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
 const STOP_LIMIT: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use super::options::MountOptions;
 use super::remount::remount;
 
 /// Whether the program was called by a helper's name.
-pub fn is_helper(argv0: &OsStr) -> bool {
+pub fn is_called_by_mount8(argv0: &OsStr) -> bool {
     let name = Path::new(argv0).file_name().unwrap_or_default();
     name == "mount.ssefs" || name == "mount.fuse.ssefs"
 }
@@ -26,7 +26,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if options.remount {
         return remount(&call.target, &call.options, call.fake);
     }
-    let request = Request::new(call.source, call.target, options, false)?;
+    let request = Request::new(call.source, call.target, options, false, call.verbose)?;
     if call.fake { Ok(()) } else { mount(&request) }
 }
 
@@ -99,10 +99,10 @@ mod tests {
     #[test]
     fn the_name_tells() {
         for name in ["mount.ssefs", "/sbin/mount.fuse.ssefs"] {
-            assert!(is_helper(OsStr::new(name)));
+            assert!(is_called_by_mount8(OsStr::new(name)));
         }
         for name in ["ssefs", "/usr/bin/ssefs", "mount", ""] {
-            assert!(!is_helper(OsStr::new(name)));
+            assert!(!is_called_by_mount8(OsStr::new(name)));
         }
     }
 
