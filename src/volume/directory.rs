@@ -30,7 +30,9 @@ pub struct VolumeDirectory {
     tree: Arc<DiskTree>,
     metadata: DirFd,
     /// Held for as long as the volume is in use; `None` where the medium is read-only.
-    _lock: Option<FileLock>,
+    lock: Option<FileLock>,
+    holder: String,
+    is_noted: bool,
 }
 
 impl VolumeDirectory {
@@ -62,7 +64,7 @@ impl VolumeDirectory {
     }
 
     /// Takes the volume for this process, which `holder` describes for whoever comes second.
-    /// Makes the metadata directory of a new volume.
+    /// Makes the metadata directory of a new volume; one that exists is not changed.
     ///
     /// A read-only medium cannot be locked, and need not be: nobody can change it.
     pub fn claim(tree: Arc<DiskTree>, holder: &str) -> Result<Self, VolumeError> {
@@ -81,15 +83,13 @@ impl VolumeDirectory {
             Ok(None) => {
                 let held_by = read_small(&tree, &metadata, lock_name)?.unwrap_or_default();
                 let held_by = String::from_utf8_lossy(&held_by).trim().to_owned();
-                return Err(VolumeError::InUse { holder: held_by });
+                let holder = if held_by.is_empty() { UNNOTED.to_owned() } else { held_by };
+                return Err(VolumeError::InUse { holder });
             }
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => None,
             Err(error) => return Err(error.into()),
         };
-        if let Some(lock) = &lock {
-            lock.note(holder)?;
-        }
-        Ok(Self { tree, metadata, _lock: lock })
+        Ok(Self { tree, metadata, lock, holder: holder.to_owned(), is_noted: false })
     }
 
     /// The descriptor; `None` in a volume that is still to be made.
@@ -112,12 +112,17 @@ impl VolumeDirectory {
 
     /// Begins an epoch and gives the volume, ready to open its files.
     pub fn start(
-        self,
+        mut self,
         descriptor: &Descriptor,
         volume_key: &Secret,
         keyring: Keyring,
         read_only: bool,
     ) -> Result<Arc<Volume>, VolumeError> {
+        // Only now is it known that the keys are the right ones: a refusal changes nothing.
+        if let Some(lock) = &self.lock {
+            self.is_noted = true;
+            lock.note(&self.holder)?;
+        }
         let epochs = Epochs::begin(self, descriptor.volume_id, volume_key, read_only)?;
         Ok(Arc::new(Volume::new(descriptor.volume_id, keyring, epochs)))
     }
@@ -128,6 +133,16 @@ impl VolumeDirectory {
 
     pub(super) fn replace(&self, name: &OsStr, bytes: &[u8]) -> Result<(), VolumeError> {
         Ok(self.tree.replace_file(&self.metadata, name, bytes, 0o600)?)
+    }
+}
+
+impl Drop for VolumeDirectory {
+    fn drop(&mut self) {
+        let noted = self.lock.as_ref().filter(|_| self.is_noted);
+        // A note left behind would only name the last holder to whoever meets the next one.
+        if let Some(Err(error)) = noted.map(|lock| lock.note("")) {
+            log::debug!("the note in the volume's lock stays: {error}");
+        }
     }
 }
 
@@ -153,6 +168,8 @@ fn read_small(
     Ok(Some(bytes))
 }
 
+/// Who holds a lock without a note.
+const UNNOTED: &str = "a process that is just mounting or unmounting it";
 const LOCK_NAME: &str = "lock";
 /// No file of the metadata directory is longer: a bound on what is read before it is checked.
 const LARGEST: u64 = 1 << 20;

@@ -1,9 +1,15 @@
 //! Black-box tests on a real mount: POSIX behaviour, real programs, what lies underneath,
-//! crashes. All of them know only the command line, never the crate's inside.
+//! crashes, keys in memory. They know only the command line; of the crate's inside only `residue`,
+//! which must know the keys that it looks for.
 
+mod bad_input;
+mod command;
 mod crash;
 mod encryption;
 mod harness;
+mod keys;
 mod model;
+mod mount8;
 mod posix;
 mod programs;
+mod residue;

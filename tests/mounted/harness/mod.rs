@@ -5,8 +5,10 @@
 //! fails there is wrong. `SSEFS_TEST_BIN` names another binary, `SSEFS_TEST_DIR` another
 //! place than `/tmp`, `SSEFS_TEST_SKIPS` a file that collects what was skipped and why.
 
+pub mod bench;
 pub mod child;
 pub mod mount;
+pub mod pty;
 pub mod scratch;
 pub mod sys;
 pub mod user;
@@ -17,6 +19,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub use bench::Bench;
 pub use child::Peer;
 pub use mount::{Mount, Setup};
 pub use user::{ALICE, BOB, NOBODY, User, is_root};

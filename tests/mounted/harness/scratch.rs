@@ -1,5 +1,5 @@
-//! Scratch directories: one per test, unique among parallel runs, removed also after a panic,
-//! and those of dead runs (with their mounts) cleaned up by the next.
+//! Scratch directories: one per test, unique among parallel runs, removed also after a panic
+//! with whatever was mounted and still runs there, and those of dead runs cleaned up by the next.
 //!
 //! Nothing is removed below a mount point that is still mounted.
 
@@ -44,7 +44,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        remove_tree(&self.path);
+        clear(&self.path);
     }
 }
 
@@ -90,25 +90,36 @@ fn clean_dead_runs() {
         if Path::new(&format!("/proc/{pid}")).exists() {
             continue;
         }
-        let dead = entry.path();
-        for mounted in mount_points().iter().filter(|mounted| mounted.starts_with(&dead)) {
-            detach(mounted);
-        }
-        end_processes_naming(&dead);
-        remove_tree(&dead);
+        clear(&entry.path());
     }
 }
 
-/// Ends daemons that serve a directory of a dead run: their arguments name it.
-fn end_processes_naming(directory: &Path) {
+/// Takes away a scratch directory, what is mounted in it, and the daemons that serve it.
+fn clear(directory: &Path) {
+    // The last mounted first: it may lie in another, or over it.
+    for mounted in mount_points().iter().rev().filter(|mounted| mounted.starts_with(directory)) {
+        detach(mounted);
+    }
+    end_processes_naming(directory);
+    remove_tree(directory);
+}
+
+/// Processes whose arguments name the directory or what is below it, but not this one.
+pub fn processes_naming(directory: &Path) -> Vec<u32> {
     let needle = directory.as_os_str().as_encoded_bytes();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let names_it = arguments.windows(needle.len()).any(|window| window == needle);
-        if let (true, Some(pid)) = (names_it, rustix::process::Pid::from_raw(pid)) {
+        names_it && *pid != std::process::id()
+    })
+    .collect()
+}
+
+fn end_processes_naming(directory: &Path) {
+    for pid in processes_naming(directory) {
+        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }

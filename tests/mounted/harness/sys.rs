@@ -1,14 +1,17 @@
 //! The system calls that the tests need and that safe crates do not offer: memory maps,
-//! record locks over byte ranges, and file-system context of one thread.
+//! record locks over byte ranges, file-system context of one thread, terminals.
 //!
 //! The only `unsafe` of the tests. Every wrapper is safe to call with any arguments.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
+use rustix::io::FdFlags;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 use rustix::thread::UnshareFlags;
 
@@ -158,6 +161,48 @@ pub fn truncate(path: &CStr, len: i64) -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// A new pseudoterminal: the end that types and reads, and the end that a program sees.
+pub fn open_pty() -> io::Result<(File, File)> {
+    let (mut master, mut slave) = (-1, -1);
+    // SAFETY: both numbers are ours to be written; name, modes and size are left to the system.
+    let opened = unsafe {
+        libc::openpty(&raw mut master, &raw mut slave, ptr::null_mut(), ptr::null(), ptr::null())
+    };
+    if opened == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were opened just now and belong to nothing else.
+    let (master, slave) = unsafe { (File::from_raw_fd(master), File::from_raw_fd(slave)) };
+    for file in [&master, &slave] {
+        rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC)?;
+    }
+    Ok((master, slave))
+}
+
+/// Makes the command lead a session of its own, whose terminal is its standard input.
+pub fn lead_session(command: &mut Command) {
+    let take_terminal = || {
+        rustix::process::setsid()?;
+        Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
+    };
+    // SAFETY: only two system calls are made between fork and exec; nothing is allocated.
+    unsafe { command.pre_exec(take_terminal) };
+}
+
+/// Hands the descriptor to the command, under the same number.
+pub fn inherit(command: &mut Command, file: &File) {
+    let number = file.as_raw_fd();
+    let keep_open = move || {
+        // SAFETY: the number is open in the child as it was in the parent, who keeps `file`.
+        match unsafe { libc::fcntl(number, libc::F_SETFD, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    // SAFETY: one system call is made between fork and exec; nothing is allocated.
+    unsafe { command.pre_exec(keep_open) };
 }
 
 /// `close(2)` with the error that dropping a file hides.
