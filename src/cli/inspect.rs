@@ -13,6 +13,7 @@ use super::args::InspectArgs;
 use super::exit::{Exit, Failure, Outcome};
 use super::logging::rfc_3339;
 use super::mountinfo::mounts;
+use super::output;
 use crate::format::{Suite, WrapAlgorithm};
 use crate::store::disk::DiskFile;
 use crate::volume::{Description, describe};
@@ -22,12 +23,12 @@ pub fn run(args: &InspectArgs) -> Outcome {
     let mut result = Ok(());
     for (index, path) in args.files.iter().enumerate() {
         match inspect(path) {
-            Ok(report) if args.json => println!("{report}"),
+            Ok(report) if args.json => output::line(&report.to_string())?,
             Ok(report) => {
                 if index > 0 {
-                    println!();
+                    output::line("")?;
                 }
-                print(&report);
+                print(&report)?;
             }
             Err(failure) => {
                 if result.is_err() {
@@ -115,15 +116,16 @@ fn is_in_mount(device: u64) -> bool {
     mounts().is_ok_and(|all| all.iter().any(|mount| mount.is_ssefs() && mount.device == number))
 }
 
-fn print(report: &Value) {
+fn print(report: &Value) -> Outcome {
     for name in SHOWN {
         match &report[name] {
             Value::Null => {}
             Value::Object(pairs) if pairs.is_empty() => {}
-            Value::String(text) => println!("{name:LABEL_WIDTH$}  {text}"),
-            other => println!("{name:LABEL_WIDTH$}  {other}"),
+            Value::String(text) => output::line(&format!("{name:LABEL_WIDTH$}  {text}"))?,
+            other => output::line(&format!("{name:LABEL_WIDTH$}  {other}"))?,
         }
     }
+    Ok(())
 }
 
 /// In the order in which they are shown.

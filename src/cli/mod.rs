@@ -10,6 +10,7 @@ mod mount;
 mod mount8;
 mod mountinfo;
 mod options;
+mod output;
 mod remount;
 mod serve;
 mod stats;

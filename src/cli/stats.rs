@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::args::StatsArgs;
 use super::exit::{Exit, Failure, Outcome};
+use super::output;
 
 /// The command.
 pub fn run(args: &StatsArgs) -> Outcome {
     let text = read(&args.mount_point)?;
     if args.json {
-        println!("{}", text.trim_end());
-        return Ok(());
+        return output::line(text.trim_end());
     }
     let report: Value = serde_json::from_str(&text).map_err(|error| {
         Failure::new(Exit::Other, format!("{}: {error}", args.mount_point.display()))
@@ -22,9 +22,18 @@ pub fn run(args: &StatsArgs) -> Outcome {
     flatten("", &report, &mut lines);
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in lines {
-        println!("{name:width$}  {value}");
+        output::line(&format!("{name:width$}  {value}"))?;
     }
     Ok(())
+}
+
+/// The daemon of a mount, as the mount itself tells it.
+pub(super) fn daemon_pid(mount_point: &Path) -> Outcome<u32> {
+    let report: Value = serde_json::from_str(&read(mount_point)?).map_err(|error| {
+        Failure::new(Exit::Other, format!("{}: {error}", mount_point.display()))
+    })?;
+    let pid = report["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    pid.ok_or_else(|| Failure::new(Exit::Other, "the mount does not tell its daemon".to_owned()))
 }
 
 fn read(mount_point: &Path) -> Outcome<String> {

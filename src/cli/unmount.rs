@@ -3,15 +3,19 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::args::UnmountArgs;
 use super::exit::{Exit, Failure, Outcome};
 use super::mountinfo::{Mount, mounted_at};
+use super::stats::daemon_pid;
 use crate::format::METADATA_DIR;
 use crate::fuse::unmount;
 
@@ -20,23 +24,32 @@ pub fn run(args: &UnmountArgs) -> Outcome {
     let (mount_point, mount) = find(&args.mount_point)?;
     // Opened before: afterwards another mount may have the volume.
     let lock = File::open(Path::new(&mount.source).join(METADATA_DIR).join("lock")).ok();
+    // The source is not the backing directory where it was given another name.
+    let daemon = if lock.is_none() { daemon(&mount_point) } else { None };
     if args.lazy {
         flush(&mount_point);
     }
     unmount(&mount_point, args.lazy).map_err(|error| failure(&mount_point, &error))?;
-    match lock {
+    let waited = match (lock, daemon) {
         _ if args.lazy => Ok(()),
-        Some(lock) => wait(&lock).map_err(|error| {
-            Failure::new(Exit::Other, format!("unmounted, but not known to be done: {error}"))
-        }),
-        None => {
-            let source = mount.source.to_string_lossy();
-            log::warn!(
-                "{source}: no lock of a volume to be read there; not waiting for the daemon"
-            );
+        (Some(lock), _) => wait(&lock),
+        (None, Some(daemon)) => wait_for_end(&daemon),
+        (None, None) => {
+            let shown = mount_point.display();
+            log::warn!("{shown}: neither its volume nor its daemon can be seen; not waiting");
             Ok(())
         }
-    }
+    };
+    waited.map_err(|error| {
+        Failure::new(Exit::Other, format!("unmounted, but not known to be done: {error}"))
+    })
+}
+
+/// A descriptor of the daemon's process, which stays that of this process.
+fn daemon(mount_point: &Path) -> Option<OwnedFd> {
+    let pid = daemon_pid(mount_point).ok()?;
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// The ssefs mount at a path. A dead one can still be found: only its parent is walked.
@@ -95,6 +108,13 @@ fn wait(lock: &File) -> io::Result<()> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Until the process has ended.
+fn wait_for_end(daemon: &OwnedFd) -> io::Result<()> {
+    let mut ended = [PollFd::new(daemon, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut ended, None))?;
+    Ok(())
 }
 
 const POLL_EVERY: Duration = Duration::from_millis(10);

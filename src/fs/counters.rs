@@ -9,6 +9,8 @@ use super::FileSystem;
 /// A report of the mount's state, as `ssefs stats` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Stats {
+    /// The daemon's process id.
+    pub pid: u32,
     /// Objects that the kernel knows.
     pub nodes: u64,
     /// Files that are open, hard links counted once.
@@ -45,6 +47,7 @@ impl FileSystem {
     pub fn statistics_report(&self) -> Stats {
         let cache = self.volume.keyring().stats();
         Stats {
+            pid: std::process::id(),
             nodes: self.nodes.len(),
             open_files: self.open.len() as u64,
             handles: self.files.len() as u64,

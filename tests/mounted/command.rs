@@ -330,3 +330,25 @@ fn the_log_goes_where_it_is_sent_and_says_more_when_asked() {
     assert!(!output.status.success());
     assert!(one_line(&output).contains("/no/such/directory/log"));
 }
+
+#[test]
+fn a_reader_that_stops_early_is_no_failure() {
+    let Some(bench) = Bench::new() else { return };
+    bench.mount(&[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bench.ssefs(&["stats"]);
+    let output = command.arg(bench.mnt()).stdout(writer).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn unmount_waits_for_a_daemon_whose_mount_has_another_source_name() {
+    let Some(bench) = Bench::new() else { return };
+    bench.mount(&["-o", "fsname=elsewhere"]);
+    std::fs::write(bench.mnt().join("f"), b"x").unwrap();
+    let output = bench.ssefs(&["unmount"]).arg(bench.mnt()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(bench.daemons().is_empty(), "the daemon still runs");
+}
