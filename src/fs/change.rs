@@ -41,7 +41,12 @@ impl FileSystem {
         }
         if change.atime.is_some() || change.mtime.is_some() {
             let (atime, mtime) = (time_set(change.atime), time_set(change.mtime));
-            reached.set_times(atime, mtime).at(node)?;
+            let set = || reached.set_times(atime, mtime).at(node);
+            // Its header may be written this very moment, after a close that nobody waits for.
+            match self.open_now(node) {
+                Some(open) => open.set_times(set)?,
+                None => set()?,
+            }
         }
         Ok(self.shown(&reached.stat().at(node)?))
     }

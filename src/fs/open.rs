@@ -73,8 +73,9 @@ impl FileSystem {
         if !inode.file().is_writable() {
             return Ok(());
         }
-        let wrap = |source| self.volume_error(inode.node(), source);
-        inode.keeping_time(|file| file.sync(scope), wrap)
+        // First, so that the sync finds nothing to do that would need its time put back.
+        self.settle(inode)?;
+        inode.file().sync(scope).map_err(|source| self.volume_error(inode.node(), source))
     }
 
     /// A handle on a file that was opened for `mode`.
@@ -117,8 +118,7 @@ impl FileSystem {
         if !inode.file().is_writable() {
             return Ok(());
         }
-        let wrap = |source| self.volume_error(inode.node(), source);
-        inode.keeping_time(crate::volume::EncryptedFile::settle, wrap)
+        inode.settle(|source| self.volume_error(inode.node(), source))
     }
 
     /// Opens the object of a node, or joins those who have it open. `key_id` is the CMK that
@@ -339,6 +339,31 @@ mod tests {
         fx.fs.release(handle).unwrap();
         assert_eq!(fx.fs.attributes(file, None).unwrap().mtime, time, "after close");
         assert_eq!(fx.content(file), b"more than before");
+    }
+
+    #[test]
+    fn a_time_that_is_set_while_the_file_is_closed_stays() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"start");
+        let start = std::sync::Barrier::new(2);
+        for round in 0..1000 {
+            let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+            fx.fs.write(handle, round, b"x", false).unwrap();
+            let time = super::super::Timestamp { secs: round.cast_signed(), nanos: 7 };
+            let change = super::super::AttributeChange {
+                mtime: Some(super::super::TimeChange::At(time)),
+                ..Default::default()
+            };
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    fx.fs.release(handle).unwrap();
+                });
+                start.wait();
+                fx.fs.set_attributes(ROOT_CALLER, file, None, &change).unwrap();
+            });
+            assert_eq!(fx.fs.attributes(file, None).unwrap().mtime, time, "round {round}");
+        }
     }
 
     #[test]

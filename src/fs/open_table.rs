@@ -26,8 +26,10 @@ pub struct OpenInode {
     /// Held while the file is opened or its backing file is opened anew, also across the answer
     /// of a key server: it keeps waiting only those who open this very file. Outermost.
     opening: Mutex<()>,
+    /// Held by whatever gives the file a new modification time, and while one is put back.
+    /// Outside of the file's own lock.
+    modifying: Mutex<()>,
     writers: AtomicU32,
-    writes: AtomicU64,
     stamp: AtomicU64,
     /// Whether a user has read, so that the access time counts.
     was_read: AtomicBool,
@@ -101,8 +103,8 @@ impl OpenInode {
             object,
             ready: OnceLock::new(),
             opening: Mutex::default(),
+            modifying: Mutex::default(),
             writers: AtomicU32::new(0),
-            writes: AtomicU64::new(0),
             stamp: AtomicU64::new(0),
             was_read: AtomicBool::new(false),
         }
@@ -155,9 +157,14 @@ impl OpenInode {
 
     /// Changes the content, which gives the file a new modification time.
     pub fn change<T>(&self, change: impl FnOnce(&EncryptedFile) -> T) -> T {
-        let changed = change(self.file());
-        self.writes.fetch_add(1, Ordering::AcqRel);
-        changed
+        let _modifying = lock(&self.modifying);
+        change(self.file())
+    }
+
+    /// Sets times of the file, not while [`Self::settle`] is about to put one back.
+    pub fn set_times(&self, set: impl FnOnce() -> Result<(), FsError>) -> Result<(), FsError> {
+        let _modifying = lock(&self.modifying);
+        set()
     }
 
     /// Reads the content on behalf of a user: unlike the reading of headers and entries this
@@ -185,20 +192,17 @@ impl OpenInode {
         self.writers.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Does what writes to the backing file without a change of the content, and puts back the
-    /// modification time: that a header is brought up to date must not undo a `utimensat`.
-    pub fn keeping_time<E>(
-        &self,
-        work: impl FnOnce(&EncryptedFile) -> Result<(), E>,
-        wrap: impl FnOnce(E) -> FsError,
-    ) -> Result<(), FsError> {
+    /// Brings the header up to date and puts back the modification time: what is no change of
+    /// the content must not undo a `utimensat`.
+    pub fn settle(&self, wrap: impl FnOnce(VolumeError) -> FsError) -> Result<(), FsError> {
+        let _modifying = lock(&self.modifying);
         let disk = self.disk();
-        let writes = self.writes.load(Ordering::Acquire);
-        let before = disk.stat().at(self.node)?;
-        work(self.file()).map_err(wrap)?;
-        let after = disk.stat().at(self.node)?;
+        let before = disk.stat().at(self.node);
+        // Whatever `stat` says: without it the file would not open again.
+        self.file().settle().map_err(wrap)?;
+        let (before, after) = (before?, disk.stat().at(self.node)?);
         self.stamp.store(stamp(&after), Ordering::Relaxed);
-        if after.mtime == before.mtime || self.writes.load(Ordering::Acquire) != writes {
+        if after.mtime == before.mtime {
             return Ok(());
         }
         self.stamp.store(stamp(&Stat { mtime: before.mtime, ..after }), Ordering::Relaxed);

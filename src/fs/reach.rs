@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::error::{At, is_errno, refused};
 use super::nodes::{ObjectId, Place};
+use super::open_table::OpenInode;
 use super::pinned::{Pinned, Reached};
 use super::{FileSystem, FsError, NodeId};
 use crate::store::tree::{DirFd, FileKind, Stat};
@@ -53,6 +54,11 @@ impl FileSystem {
             return Ok(Reached::Open(open.disk()));
         }
         self.locate(node)
+    }
+
+    /// The open file of a node, if it is open.
+    pub(super) fn open_now(&self, node: NodeId) -> Option<Arc<OpenInode>> {
+        self.nodes.object(node).and_then(|(object, _)| self.open.find(object))
     }
 
     /// The object itself, but never by the descriptor of an open file.

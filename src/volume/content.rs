@@ -121,11 +121,14 @@ impl Content {
     }
 
     /// Puts `state` into page 0, and page 0 into the backing file if it is there already. The
-    /// sequence is counted up here.
+    /// sequence is counted up here, and gaps that the size covers are told as holes.
     pub(super) fn put_state(&mut self, state: StateRecord) -> Result<(), VolumeError> {
         let backing = Arc::clone(&self.backing);
+        let gaps = self.gaps.begin_before(blocks_in(PlainSize(state.size)));
         let sealing = self.sealing_mut()?;
-        let state = StateRecord { sequence: sealing.state.sequence + 1, ..state };
+        let flags =
+            StateFlags { may_have_holes: state.flags.may_have_holes || gaps, ..state.flags };
+        let state = StateRecord { sequence: sealing.state.sequence + 1, flags, ..state };
         if sealing.on_disk {
             let mut page = sealing.pages.first.clone();
             sealing.header.encode_state(&state, &sealing.keys.state, &mut page);
@@ -174,13 +177,9 @@ impl Content {
         if !sealing.on_disk || !self.writable || current {
             return Ok(());
         }
-        let flags = StateFlags {
-            may_have_holes: sealing.state.flags.may_have_holes || gaps,
-            ..sealing.state.flags
-        };
         let seal_count = sealing.seals;
         let state = sealing.state;
-        self.put_state(StateRecord { size, durable_size: durable, flags, seal_count, ..state })?;
+        self.put_state(StateRecord { size, durable_size: durable, seal_count, ..state })?;
         self.gaps.clear();
         Ok(())
     }

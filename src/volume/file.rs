@@ -122,7 +122,12 @@ impl EncryptedFile {
         let mut content = self.writing();
         content.backing = backing;
         content.writable = true;
-        if content.unsettled { content.recover() } else { Ok(()) }
+        if !content.unsettled {
+            return Ok(());
+        }
+        // Nothing was written yet: those gaps were only what recovery could not look into.
+        content.gaps.clear();
+        content.recover()
     }
 
     /// Whether the backing file may be written.

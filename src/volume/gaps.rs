@@ -22,6 +22,11 @@ impl Gaps {
         self.ranges.get(after).is_some_and(|range| range.contains(&block))
     }
 
+    /// Whether there is one in the first `blocks` blocks.
+    pub(super) fn begin_before(&self, blocks: u64) -> bool {
+        self.ranges.first().is_some_and(|range| range.start < blocks)
+    }
+
     /// Adds the blocks at the end of the file that a write skips.
     pub(super) fn append(&mut self, skipped: Range<u64>) {
         if skipped.is_empty() {

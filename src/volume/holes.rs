@@ -37,6 +37,10 @@ impl Content {
         self.allow_holes()?;
         let mut block = first;
         while block < stop {
+            if let Some(next) = self.punch_empty_groups(block, stop)? {
+                block = next;
+                continue;
+            }
             let group_stop = block.group_end().min(stop);
             self.punch_in_group(block, group_stop)?;
             block = group_stop;
@@ -180,6 +184,25 @@ impl Content {
         Ok(())
     }
 
+    /// Frees what is reserved for whole groups from `block` on that hold nothing, in one call
+    /// however many they are; returns where they end, `None` if there are none.
+    fn punch_empty_groups(
+        &self,
+        block: BlockIndex,
+        stop: BlockIndex,
+    ) -> Result<Option<BlockIndex>, VolumeError> {
+        if block != block.group_start() {
+            return Ok(None);
+        }
+        let next = self.skip_backing_hole(block)?.unwrap_or(stop).min(stop.group_start());
+        if next <= block {
+            return Ok(None);
+        }
+        let page_start = |block| entry_place(block).0.start().0;
+        self.backing.punch(page_start(block), page_start(next) - page_start(block))?;
+        Ok(Some(next))
+    }
+
     /// Punches out whole blocks whose entries lie in one page: entries first.
     fn punch_in_group(&mut self, first: BlockIndex, stop: BlockIndex) -> Result<(), VolumeError> {
         let old = self.entry_page(first)?;
@@ -202,7 +225,12 @@ impl Content {
         let start = first.cipher_start().0;
         let len = (stop.0 - first.0) * BLOCK_LEN;
         let end = (start + len).min(Self::cipher_end(self.size).0);
-        Ok(self.backing.punch(start, end - start)?)
+        if let Err(error) = self.backing.punch(start, end - start) {
+            // What is left of the data is to be gone before another entry is put over it.
+            self.mark_unsettled();
+            return Err(error.into());
+        }
+        Ok(())
     }
 }
 

@@ -57,8 +57,27 @@ impl Content {
             Entry::Stored(marked) => marked,
         };
         let opened = opens_as(sealing, block, &marked.current, cipher, plain)
-            || self.unsettled && opens_as_previous(sealing, block, marked, cipher, plain);
+            || self.unsettled && self.opens_as_previous(sealing, block, marked, cipher, plain);
         if opened { Ok(()) } else { Err(self.tampered(block, "does not authenticate")) }
+    }
+
+    /// Whether `cipher` is what the block was before its entry was written: the generation
+    /// before, or a hole.
+    fn opens_as_previous(
+        &self,
+        sealing: &Sealing,
+        block: BlockIndex,
+        marked: &Marked,
+        cipher: &[u8],
+        plain: &mut [u8],
+    ) -> bool {
+        match &marked.previous {
+            Some(previous) => opens_as(sealing, block, previous, cipher, plain),
+            None => {
+                plain.fill(0);
+                self.may_be_hole(block) && cipher.iter().all(|byte| *byte == 0)
+            }
+        }
     }
 
     /// Reads a span within the file, of at most [`SPAN_BLOCKS`] blocks.
@@ -159,16 +178,6 @@ pub(super) fn opens_as(
             .data
             .open(&sealed.nonce, &block_aad(block), cipher, &sealed.tag, plain)
             .is_ok()
-}
-
-fn opens_as_previous(
-    sealing: &Sealing,
-    block: BlockIndex,
-    marked: &Marked,
-    cipher: &[u8],
-    plain: &mut [u8],
-) -> bool {
-    marked.previous.is_some_and(|previous| opens_as(sealing, block, &previous, cipher, plain))
 }
 
 /// Bytes of the backing file from `start` on.

@@ -23,6 +23,7 @@ impl Content {
             if resizing && target < self.size && self.tail_has_length_for(target)? {
                 self.size = target;
             }
+            self.gaps.append(blocks_in(target)..blocks_in(self.size));
             return Ok(());
         }
         let file = self.file_id();
@@ -160,7 +161,7 @@ impl Content {
 
     /// Finishes the punching of a block whose entry is gone already: only zeros tell later that
     /// a new entry was written and its data was not.
-    fn clear_punched_data(&self, block: BlockIndex) -> Result<(), VolumeError> {
+    pub(super) fn clear_punched_data(&self, block: BlockIndex) -> Result<(), VolumeError> {
         let mut cipher = [0; BLOCK_LEN as usize];
         let cipher = &mut cipher[..stored_len(block, self.size)];
         let start = block.cipher_start().0;

@@ -68,7 +68,9 @@ impl Content {
             self.reseal_tail(tail, tail_len)?;
         }
         self.cut(size)?;
-        if announced { self.conclude() } else { Ok(()) }
+        // The state also where it was not announced: a gap that is written into what was cut
+        // off is told from lost blocks by lying past the authenticated size.
+        self.conclude()
     }
 
     /// Cuts the backing file behind a last block that has its length already.
@@ -192,6 +194,8 @@ impl Content {
     fn conclude(&mut self) -> Result<(), VolumeError> {
         let state = self.sealing()?.state;
         let flags = StateFlags { resizing: false, ..state.flags };
-        self.put_state(StateRecord { size: self.size.0, flags, ..state })
+        let size = self.size.0;
+        let durable_size = state.durable_size.min(size);
+        self.put_state(StateRecord { size, durable_size, flags, ..state })
     }
 }

@@ -30,9 +30,18 @@ impl Content {
             return Ok(());
         }
         self.begin_change(blocks_in(PlainSize(data.len() as u64)) + 2)?;
-        if offset.0 > self.size.0 {
-            self.skip_to(offset)?;
+        let before = self.size;
+        if offset.0 <= before.0 {
+            return self.write_spans(offset, data);
         }
+        let written = self.skip_to(offset).and_then(|()| self.write_spans(offset, data));
+        if written.is_err() && self.size.0 <= offset.0 {
+            self.take_back_skip(before);
+        }
+        written
+    }
+
+    fn write_spans(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
         let mut done = 0;
         while done < data.len() {
             let at = PlainOffset(offset.0 + done as u64);
@@ -77,6 +86,21 @@ impl Content {
             self.gaps.append(old_blocks..offset.block().0);
         }
         Ok(())
+    }
+
+    /// After a write past the end that came to nothing: the file ends where it ended before,
+    /// and nothing is skipped.
+    fn take_back_skip(&mut self, before: PlainSize) {
+        self.gaps.fill(blocks_in(before)..u64::MAX);
+        if self.size > before
+            && let Err(error) = self.set_size(before)
+        {
+            log::error!(
+                "file {}: a failed write past the end has left {} zeros there ({error})",
+                self.file_id(),
+                self.size.0 - before.0
+            );
+        }
     }
 
     /// Writes a span of at most [`SPAN_BLOCKS`] blocks. The blocks before it may be skipped
@@ -249,6 +273,9 @@ impl Content {
         let entry = entry_in(page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
         if !self.unsettled {
             return Ok(entry);
+        }
+        if entry == Entry::Hole {
+            self.clear_punched_data(block)?;
         }
         self.settled_entry(block, &entry)
     }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use proptest::prelude::{ProptestConfig, prop, proptest};
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
+use ssefs::store::SyncScope;
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 
@@ -13,8 +14,9 @@ use super::model::{Step, content, step};
 const EIO: i32 = 5;
 
 /// Runs `before`, then `last` until the `nth` changing call dies after `bytes`; recovers and
-/// returns what is read, or `None` when `last` was over sooner.
-fn die_in(before: &[Step], last: &Step, nth: u64, bytes: u64) -> Option<Vec<u8>> {
+/// returns what is read, or `None` when `last` was over sooner. `settled` says whether the
+/// state record was up to date before `last`.
+fn die_in(before: &[Step], settled: bool, last: &Step, nth: u64, bytes: u64) -> Option<Vec<u8>> {
     let mut volume = TestVolume::new();
     let plan = FaultPlan::new();
     let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
@@ -22,7 +24,9 @@ fn die_in(before: &[Step], last: &Step, nth: u64, bytes: u64) -> Option<Vec<u8>>
     for step in before {
         step.apply(&file).unwrap();
     }
-    file.settle().unwrap();
+    if settled {
+        file.settle().unwrap();
+    }
     plan.take_calls();
     plan.add(Fault::at(nth, EIO).of_modifications().after_bytes(bytes).then_dead());
     let _ = last.apply(&file);
@@ -30,6 +34,11 @@ fn die_in(before: &[Step], last: &Step, nth: u64, bytes: u64) -> Option<Vec<u8>>
     drop(file);
     plan.heal();
     volume.crash();
+    let file = volume.open_read_only(&backing).unwrap();
+    content(&file).unwrap_or_else(|error| {
+        panic!("{error} read-only after {before:?}, dead in {last:?}, call {nth}, byte {bytes}")
+    });
+    drop(file);
     let file = volume.open(&backing).unwrap();
     let recovered = content(&file).unwrap_or_else(|error| {
         panic!("{error} after {before:?}, dead in {last:?}, call {nth}, byte {bytes}")
@@ -69,13 +78,13 @@ fn check(before: &[Step], last: &Step, recovered: &[u8]) {
     }
 }
 
-fn die_everywhere(before: &[Step], last: &Step) -> u64 {
+fn die_everywhere(before: &[Step], settled: bool, last: &Step) -> u64 {
     let mut deaths = 0;
     for nth in 0.. {
         let mut any = false;
         // A write is torn at every page of the first few, and far into a long one.
         for pages in [0, 1, 2, 3, 5, 16, 17, 18, 64, 65, 80] {
-            if let Some(recovered) = die_in(before, last, nth, pages * 4096) {
+            if let Some(recovered) = die_in(before, settled, last, nth, pages * 4096) {
                 check(before, last, &recovered);
                 (any, deaths) = (true, deaths + 1);
             }
@@ -114,7 +123,7 @@ fn chosen_operations_survive_death_at_any_call() {
         (vec![full(30, 1)], Step::Zero { at: 100, len: 300_000, keep_size: false }),
         (vec![full(3, 1)], Step::Allocate { at: 0, len: 300_000, keep_size: false }),
     ];
-    let deaths: u64 = cases.iter().map(|(before, last)| die_everywhere(before, last)).sum();
+    let deaths: u64 = cases.iter().map(|(before, last)| die_everywhere(before, true, last)).sum();
     assert!(deaths > 200, "only {deaths} deaths: the plan did not strike");
 }
 
@@ -124,9 +133,10 @@ proptest! {
     #[test]
     fn random_operations_survive_death_at_any_call(
         before in prop::collection::vec(step(), 0..5),
+        settled in any::<bool>(),
         last in step(),
     ) {
-        die_everywhere(&before, &last);
+        die_everywhere(&before, settled, &last);
     }
 }
 
@@ -157,4 +167,61 @@ fn two_deaths_in_a_row_lose_nothing() {
         assert!(differing.len() <= 1, "round {round}: {differing:?}");
         volume.open(&backing).unwrap().write(0, &old).unwrap();
     }
+}
+
+#[test]
+fn a_gap_behind_an_aligned_cut_is_a_gap_after_death() {
+    let mut volume = TestVolume::new();
+    let backing = Arc::new(MemoryFile::new());
+    let data = pattern(1, 300_000);
+    let file = volume.open(&backing).unwrap();
+    file.write(0, &data).unwrap();
+    file.sync(SyncScope::Data).unwrap();
+    file.set_size(8192).unwrap();
+    file.write(200_000, &data[..100]).unwrap();
+    drop(file);
+    volume.crash();
+    let mut expected = data[..8192].to_vec();
+    expected.resize(200_000, 0);
+    expected.extend(&data[..100]);
+    assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == expected);
+    assert!(content(&volume.open(&backing).unwrap()).unwrap() == expected);
+}
+
+#[test]
+fn a_gap_that_a_change_of_size_leaves_inside_is_a_gap_after_death() {
+    for size in [150_000, 200_050] {
+        let mut volume = TestVolume::new();
+        let backing = Arc::new(MemoryFile::new());
+        let data = pattern(1, 100);
+        let file = volume.open(&backing).unwrap();
+        file.write(200_000, &data).unwrap();
+        file.set_size(size).unwrap();
+        drop(file);
+        volume.crash();
+        let mut expected = vec![0; 200_000];
+        expected.extend(&data);
+        expected.truncate(size as usize);
+        assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == expected);
+        assert!(content(&volume.open(&backing).unwrap()).unwrap() == expected);
+    }
+}
+
+#[test]
+fn what_never_became_data_reads_as_zeros_through_a_read_only_file() {
+    let mut volume = TestVolume::new();
+    let plan = FaultPlan::new();
+    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let file = volume.open(&backing).unwrap();
+    file.set_size(100 * 4096).unwrap();
+    // The entry arrives, its data does not.
+    plan.take_calls();
+    plan.add(Fault::at(1, EIO).of(CallKind::Write).then_dead());
+    file.write(20 * 4096, &pattern(1, 4096)).unwrap_err();
+    drop(file);
+    plan.heal();
+    volume.crash();
+    let zeros = vec![0; 100 * 4096];
+    assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == zeros);
+    assert!(content(&volume.open(&backing).unwrap()).unwrap() == zeros);
 }

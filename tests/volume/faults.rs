@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
-use ssefs::store::faulty::{Fault, FaultPlan, FaultyFile};
+use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 use ssefs::volume::VolumeError;
 
-use super::harness::TestVolume;
+use super::harness::{TestVolume, pattern};
 use super::model::{Step, content, step};
 
 const ENOSPC: i32 = 28;
@@ -96,4 +96,66 @@ fn chosen_operations_fail_cleanly() {
             fail_everywhere(&before, &last, from_then_on);
         }
     }
+}
+
+#[test]
+fn a_failed_write_past_the_end_leaves_neither_gap_nor_length() {
+    let volume = TestVolume::new();
+    let plan = FaultPlan::new();
+    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let file = volume.open(&backing).unwrap();
+    let data = pattern(1, 400_000);
+    for (round, at) in [300_000, 200_000].into_iter().enumerate() {
+        file.write(0, &data[..100]).unwrap();
+        // Every call of the far write fails in turn, then one nearer by succeeds.
+        for nth in 0.. {
+            plan.take_calls();
+            plan.add(Fault::at(nth, ENOSPC).of_modifications());
+            let outcome = file.write(at, &data[..5000]);
+            if !plan.has_struck() {
+                outcome.unwrap();
+                break;
+            }
+            outcome.unwrap_err();
+            plan.heal();
+            assert_eq!(file.size(), 100, "call {nth} of round {round}");
+            file.write(50_000, &data[50_000..60_000]).unwrap();
+            let mut expected = data[..60_000].to_vec();
+            expected[100..50_000].fill(0);
+            assert!(content(&file).unwrap() == expected, "call {nth} of round {round}");
+            file.set_size(100).unwrap();
+        }
+        plan.heal();
+        let mut expected = data[..100].to_vec();
+        expected.resize(at as usize, 0);
+        expected.extend(&data[..5000]);
+        assert!(content(&file).unwrap() == expected);
+        file.set_size(100).unwrap();
+    }
+}
+
+#[test]
+fn a_block_whose_punching_failed_can_be_written_and_the_writer_die() {
+    let mut volume = TestVolume::new();
+    let plan = FaultPlan::new();
+    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let data = pattern(1, 100 * 4096);
+    let file = volume.open(&backing).unwrap();
+    file.write(0, &data).unwrap();
+    plan.take_calls();
+    plan.add(Fault::at(0, ENOSPC).of(CallKind::Punch));
+    file.punch_hole(20 * 4096, 4096).unwrap_err();
+    assert!(plan.has_struck());
+    plan.heal();
+    // The entry arrives, its data does not.
+    plan.take_calls();
+    plan.add(Fault::at(1, ENOSPC).of(CallKind::Write).then_dead());
+    file.write(20 * 4096, &data[..4096]).unwrap_err();
+    drop(file);
+    plan.heal();
+    volume.crash();
+    let now = content(&volume.open(&backing).unwrap()).unwrap();
+    let mut punched = data.clone();
+    punched[20 * 4096..21 * 4096].fill(0);
+    assert!(now == data || now == punched);
 }
