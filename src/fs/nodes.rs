@@ -3,10 +3,13 @@
 //! lock is global. It owns names and look-up counts; it makes no system call and holds no
 //! descriptor but those of objects that have no name any more.
 //!
-//! Invariant: a node that is not detached is in both maps. Node ids count up and are never
-//! used again, so a detached node can never be taken for the object that got its inode number.
+//! Invariant: a node that is not detached is in both maps. A node's id is its object's inode
+//! number, so that programs see the same number at every mount; where a node that is still
+//! known has that id already, as one whose object is gone may, a number that no inode has is
+//! given instead. So a detached node is never taken for the object that got its inode number.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -25,6 +28,8 @@ use crate::store::tree::{FileKind, Stat};
 pub struct NodeTable {
     nodes: Box<[RwLock<HashMap<NodeId, Node>>]>,
     objects: Box<[Mutex<HashMap<ObjectId, NodeId>>]>,
+    /// The device of the root, whose inode numbers serve as ids.
+    device: u64,
     next: AtomicU64,
     count: AtomicU64,
     renames: Renames,
@@ -80,7 +85,8 @@ impl NodeTable {
         let table = Self {
             nodes: (0..SHARDS).map(|_| RwLock::default()).collect(),
             objects: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            next: AtomicU64::new(NodeId::ROOT.0 + 1),
+            device: root.dev,
+            next: AtomicU64::new(FIRST_OF_NO_OBJECT),
             count: AtomicU64::new(1),
             renames: Renames::default(),
         };
@@ -121,12 +127,26 @@ impl NodeTable {
             return None;
         }
         // A new object, or one that got the number of an object that vanished underneath.
-        let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        let id = self.insert(Node::new(object, kind, parent, name.as_bytes().into()));
         objects.insert(object, id);
-        let node = Node::new(object, kind, parent, name.as_bytes().into());
-        write(self.node_shard(id)).insert(id, node);
         self.count.fetch_add(1, Ordering::Relaxed);
         Some(id)
+    }
+
+    /// Puts a new node under the number of its object, or under one of no object.
+    fn insert(&self, node: Node) -> NodeId {
+        let own = NodeId(node.object.ino);
+        let usable = own != NodeId::ROOT && own.0 < FIRST_OF_NO_OBJECT;
+        if node.object.dev == self.device
+            && usable
+            && let Entry::Vacant(place) = write(self.node_shard(own)).entry(own)
+        {
+            place.insert(node);
+            return own;
+        }
+        let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        write(self.node_shard(id)).insert(id, node);
+        id
     }
 
     /// Takes back `count` look-ups; the node goes with the last one.
@@ -350,6 +370,8 @@ fn shard(number: u64) -> usize {
 /// The parent of a node without a name.
 const NO_PARENT: NodeId = NodeId(0);
 const SHARDS: usize = 128;
+/// Inode numbers of this size are not in use anywhere; ids from here on belong to no object.
+const FIRST_OF_NO_OBJECT: u64 = 1 << 63;
 /// Names beyond these are forgotten, the oldest first; the object stays reachable, because
 /// whoever removes the last known name pins it.
 const MAX_FURTHER_NAMES: usize = 64;
@@ -410,6 +432,22 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_inode_numbers_unless_a_live_node_has_them() {
+        let table = table();
+        let first = enter(&table, &stat(5, FILE, 1), NodeId::ROOT, "a");
+        assert_eq!(first, NodeId(5));
+        table.removed(NodeId::ROOT, OsStr::new("a"), target(5));
+        let second = enter(&table, &stat(5, FILE, 1), NodeId::ROOT, "b");
+        assert!(second.0 >= FIRST_OF_NO_OBJECT, "{second:?} while the first still lives");
+        assert_eq!(table.node_of(ObjectId { dev: 7, ino: 5 }), Some(second));
+        table.forget(first, 1).unwrap();
+        assert_eq!(table.node_of(ObjectId { dev: 7, ino: 5 }), Some(second));
+        assert_ne!(enter(&table, &stat(1, FILE, 1), NodeId::ROOT, "c"), NodeId::ROOT);
+        let elsewhere = Stat { dev: 8, ..stat(9, FILE, 1) };
+        assert!(enter(&table, &elsewhere, NodeId::ROOT, "d").0 >= FIRST_OF_NO_OBJECT);
+    }
+
+    #[test]
     fn a_node_lives_until_its_last_look_up_is_forgotten() {
         let table = table();
         let file = enter(&table, &stat(2, FILE, 1), NodeId::ROOT, "a");
@@ -418,7 +456,7 @@ mod tests {
         assert_eq!(table.len(), 2);
         assert_eq!(table.forget(file, 1).unwrap().kind, FileKind::Regular);
         assert!(table.place(file).is_none() && table.len() == 1);
-        assert_ne!(enter(&table, &stat(2, FILE, 1), NodeId::ROOT, "a"), file, "ids are not reused");
+        assert_eq!(enter(&table, &stat(2, FILE, 1), NodeId::ROOT, "a"), file);
         assert!(table.forget(NodeId::ROOT, u64::MAX).is_none());
         assert!(table.forget(NodeId(99), 1).is_none());
     }

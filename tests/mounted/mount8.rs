@@ -1,6 +1,6 @@
-//! `mount(8)`, `/etc/fstab` and `umount(8)` with the helpers where they are installed.
+//! `mount(8)`, `/etc/fstab` and `umount(8)` with the names where they are installed.
 //!
-//! mount(8) looks for helpers in `/sbin` only. Those of somebody's installation are used as they
+//! mount(8) looks for names in `/sbin` only. Those of somebody's installation are used as they
 //! are; else `scripts/install` puts them there for the length of a test. Parallel test programs
 //! take turns by a lock file.
 
@@ -17,25 +17,25 @@ use crate::harness::{Bench, assert_errno, needs_program, needs_root, pattern, su
 
 const HELPERS: [&str; 2] = ["mount.ssefs", "mount.fuse.ssefs"];
 
-/// A test's directories, with the helpers in place.
+/// A test's directories, with the names in place.
 struct Fstab {
     bench: Bench,
     // Dropped after the bench: what is mounted goes first.
-    _helpers: Helpers,
+    _helpers: SbinNames,
 }
 
-/// The helpers in `/sbin`; those that were put there for the test are taken away again.
-struct Helpers {
+/// The names in `/sbin`; those that were put there for the test are taken away again.
+struct SbinNames {
     placed: Vec<PathBuf>,
     _turn: File,
 }
 
-impl Helpers {
+impl SbinNames {
     /// Takes a turn, and puts those in place that nobody has installed.
     fn place(bench: &Bench) -> Self {
-        let turn = File::create("/tmp/ssefs-test-helpers.lock").unwrap();
+        let turn = File::create("/tmp/ssefs-test-names.lock").unwrap();
         flock(&turn, FlockOperation::LockExclusive).unwrap();
-        let mut helpers = Self { placed: Vec::new(), _turn: turn };
+        let mut names = Self { placed: Vec::new(), _turn: turn };
         for name in HELPERS {
             let path = Path::new("/sbin").join(name);
             // A link to nowhere is what a killed run left: its scratch directory is gone.
@@ -44,16 +44,16 @@ impl Helpers {
             }
             if fs::metadata(&path).is_err() {
                 std::os::unix::fs::symlink(bench.path("prefix/bin/ssefs"), &path).unwrap();
-                helpers.placed.push(path);
+                names.placed.push(path);
             } else {
                 eprintln!("{}: is installed, and what is tested", path.display());
             }
         }
-        helpers
+        names
     }
 }
 
-impl Drop for Helpers {
+impl Drop for SbinNames {
     fn drop(&mut self) {
         for path in &self.placed {
             let _ = fs::remove_file(path);
@@ -68,8 +68,8 @@ impl Fstab {
         }
         let bench = Bench::new()?;
         install(&bench);
-        let helpers = Helpers::place(&bench);
-        Some(Self { bench, _helpers: helpers })
+        let names = SbinNames::place(&bench);
+        Some(Self { bench, _helpers: names })
     }
 
     /// mount(8) of the usual directories with these options and words before them.

@@ -10,6 +10,7 @@ use crate::harness::{Mount, Setup, assert_errno, assert_same, pattern};
 
 crate::matrix! { Setup::new() =>
     hard_link_is_the_same_file,
+    inode_numbers_stay_from_mount_to_mount,
     hard_link_shares_content_and_attributes,
     hard_link_survives_the_first_name,
     hard_link_across_directories_and_remounts,
@@ -21,6 +22,22 @@ crate::matrix! { Setup::new() =>
     symlink_relative_and_absolute,
     symlink_has_its_own_times_and_owner,
     symlink_longest_target,
+}
+
+fn inode_numbers_stay_from_mount_to_mount(m: &mut Mount) {
+    fs::create_dir(m.path("d")).unwrap();
+    fs::write(m.path("d/f"), b"x").unwrap();
+    symlink("f", m.path("d/l")).unwrap();
+    let numbers = |m: &Mount| {
+        ["d", "d/f", "d/l"].map(|name| {
+            let ino = fs::symlink_metadata(m.path(name)).unwrap().ino();
+            assert_eq!(ino, fs::symlink_metadata(m.backing().join(name)).unwrap().ino(), "{name}");
+            ino
+        })
+    };
+    let before = numbers(m);
+    m.remount();
+    assert_eq!(numbers(m), before);
 }
 
 fn hard_link_is_the_same_file(m: &mut Mount) {
