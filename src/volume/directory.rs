@@ -32,7 +32,8 @@ pub struct VolumeDirectory {
     /// Held for as long as the volume is in use; `None` where the medium is read-only.
     lock: Option<FileLock>,
     holder: String,
-    is_noted: bool,
+    /// Whether the holder's note goes with it; a read-only mount ends without a change.
+    clears_note: bool,
 }
 
 impl VolumeDirectory {
@@ -89,7 +90,7 @@ impl VolumeDirectory {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { tree, metadata, lock, holder: holder.to_owned(), is_noted: false })
+        Ok(Self { tree, metadata, lock, holder: holder.to_owned(), clears_note: false })
     }
 
     /// The descriptor; `None` in a volume that is still to be made.
@@ -120,7 +121,7 @@ impl VolumeDirectory {
     ) -> Result<Arc<Volume>, VolumeError> {
         // Only now is it known that the keys are the right ones: a refusal changes nothing.
         if let Some(lock) = &self.lock {
-            self.is_noted = true;
+            self.clears_note = !read_only;
             lock.note(&self.holder)?;
         }
         let epochs = Epochs::begin(self, descriptor.volume_id, volume_key, read_only)?;
@@ -138,7 +139,7 @@ impl VolumeDirectory {
 
 impl Drop for VolumeDirectory {
     fn drop(&mut self) {
-        let noted = self.lock.as_ref().filter(|_| self.is_noted);
+        let noted = self.lock.as_ref().filter(|_| self.clears_note);
         // A note left behind would only name the last holder to whoever meets the next one.
         if let Some(Err(error)) = noted.map(|lock| lock.note("")) {
             log::debug!("the note in the volume's lock stays: {error}");
