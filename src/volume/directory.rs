@@ -1,18 +1,18 @@
 //! The directory `.ssefs` at the root of a volume: descriptor, epoch record, lock.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::epochs::Epochs;
 use super::error::VolumeError;
 use super::mounted::Volume;
 use crate::crypto::Secret;
-use crate::format::{DESCRIPTOR_NAME, Descriptor, EPOCHS_NAME, METADATA_DIR};
+use crate::format::{DESCRIPTOR_NAME, Descriptor, EPOCHS_NAME, METADATA_DIR, PAGE_LEN};
 use crate::keys::Keyring;
-use crate::store::BackingFile;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{DirFd, DiskTree, FileLock, OpenFlags};
+use crate::store::{BackingFile, SyncScope};
 
 /// What a backing directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,10 @@ impl VolumeDirectory {
         // Only now is it known that the keys are the right ones: a refusal changes nothing.
         if let Some(lock) = &self.lock {
             self.clears_note = !read_only;
-            lock.note(&self.holder)?;
+            if let Err(error) = lock.note(&self.holder) {
+                // On a full disk, say: the lock holds all the same, only namelessly.
+                log::debug!("the volume's lock does not name its holder: {error}");
+            }
         }
         let epochs = Epochs::begin(self, descriptor.volume_id, volume_key, read_only)?;
         Ok(Arc::new(Volume::new(descriptor.volume_id, keyring, epochs)))
@@ -132,8 +135,33 @@ impl VolumeDirectory {
         read_small(&self.tree, &self.metadata, name)
     }
 
+    /// Replaces a file, all or nothing. Where there is no room for a second one it is written
+    /// over, so that a volume on a full disk can still be mounted and cleaned up.
     pub(super) fn replace(&self, name: &OsStr, bytes: &[u8]) -> Result<(), VolumeError> {
-        Ok(self.tree.replace_file(&self.metadata, name, bytes, 0o600)?)
+        match self.tree.replace_file(&self.metadata, name, bytes, 0o600) {
+            Err(error) if is_out_of_space(&error) => match self.write_over(name, bytes)? {
+                true => Ok(()),
+                false => Err(error.into()),
+            },
+            replaced => Ok(replaced?),
+        }
+    }
+
+    /// Writes over a file in place where that takes one page and no new space: a page is
+    /// written whole, so a crash leaves the old text or the new. The text is filled up with
+    /// blanks, which JSON ignores, so that nothing of the old one stays behind it.
+    fn write_over(&self, name: &OsStr, bytes: &[u8]) -> Result<bool, VolumeError> {
+        let file =
+            DiskFile::from(self.tree.open_file(&self.metadata, name, OpenFlags::READ_WRITE)?);
+        let size = file.size()?;
+        if size == 0 || size > PAGE_LEN || bytes.len() as u64 > PAGE_LEN {
+            return Ok(false);
+        }
+        let mut padded = bytes.to_vec();
+        padded.resize(padded.len().max(size as usize), b' ');
+        file.write_at(&[IoSlice::new(&padded)], 0)?;
+        file.sync(SyncScope::All)?;
+        Ok(true)
     }
 }
 
@@ -145,6 +173,10 @@ impl Drop for VolumeDirectory {
             log::debug!("the note in the volume's lock stays: {error}");
         }
     }
+}
+
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A file of the metadata directory; `None` if there is none.

@@ -211,7 +211,13 @@ impl EncryptedFile {
     }
 
     fn writing(&self) -> RwLockWriteGuard<'_, Content> {
-        self.content.write().unwrap_or_else(PoisonError::into_inner)
+        self.content.write().unwrap_or_else(|poisoned| {
+            // A change broke off where it should not have: what it left is for recovery to see.
+            self.content.clear_poison();
+            let mut content = poisoned.into_inner();
+            content.mark_unsettled();
+            content
+        })
     }
 }
 

@@ -245,6 +245,44 @@ fn full_disk(small: &Small, writeback: &str) {
     bench.unmount();
 }
 
+/// Found by review: the record of epochs could not be replaced without room for a second one.
+fn full_disk_mounts_again(small: &Small) {
+    let bench = &small.bench;
+    let data = pattern(79, 200_000);
+    bench.mount(&[]);
+    fs::write(bench.file("old"), &data).unwrap();
+    File::open(bench.file("old")).unwrap().sync_all().unwrap();
+    bench.unmount();
+    // To the last byte and inode, by whoever else uses the disk.
+    for len in [1 << 20, 4096, 1] {
+        let other = |index: usize| bench.backing().join(format!("other-{len}-{index}"));
+        (0..100_000).take_while(|index| fs::write(other(*index), vec![1; len]).is_ok()).count();
+    }
+    bench.mount(&[]);
+    assert_same(&fs::read(bench.file("old")).unwrap(), &data, "on a full disk");
+    fs::remove_file(bench.file("old")).unwrap();
+    fs::write(bench.file("new"), &data[..50_000]).unwrap();
+    File::open(bench.file("new")).unwrap().sync_all().unwrap();
+    bench.unmount();
+    bench.mount(&[]);
+    assert_same(&fs::read(bench.file("new")).unwrap(), &data[..50_000], "mounted again");
+    bench.unmount();
+}
+
+#[test]
+fn a_full_tmpfs_mounts_again() {
+    let Some(small) = Small::tmpfs() else { return };
+    full_disk_mounts_again(&small);
+    small.finish();
+}
+
+#[test]
+fn a_full_ext4_mounts_again() {
+    let Some(small) = Small::ext4() else { return };
+    full_disk_mounts_again(&small);
+    small.finish();
+}
+
 #[test]
 fn a_full_tmpfs_loses_nothing() {
     let Some(small) = Small::tmpfs() else { return };
