@@ -118,8 +118,8 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_mounted() {
-        assert!(mounted_at(Path::new("/")).unwrap().is_some());
+    fn a_mount_is_found() {
+        assert!(mounted_at(Path::new("/proc")).unwrap().is_some());
         assert!(mounted_at(Path::new("/no such mount")).unwrap().is_none());
     }
 }
