@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::args::InspectArgs;
 use super::exit::{Exit, Failure, Outcome};
-use super::logging::rfc_3339;
 use super::mountinfo::mounts;
 use super::output;
 use crate::format::{Suite, WrapAlgorithm};
+use crate::fs::rfc_3339;
 use crate::store::disk::DiskFile;
 use crate::volume::{Description, describe};
 

@@ -10,6 +10,8 @@ use env_logger::Logger as Filter;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164};
 
+use crate::fs::rfc_3339;
+
 /// Starts logging to standard error. `filter` is in the form of `RUST_LOG`, which counts where
 /// none is given; `verbose` is how often `-v` was.
 pub fn start(verbose: u8, filter: Option<&str>) {
@@ -143,41 +145,11 @@ fn now() -> String {
     rfc_3339(since.map_or(0, |since| since.as_secs()))
 }
 
-/// Seconds since 1970 as RFC 3339 writes them; the calendar by Howard Hinnant's
-/// `civil_from_days`.
-pub(super) fn rfc_3339(secs: u64) -> String {
-    let (days, time) = (secs / 86_400 + 719_468, secs % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (secs, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_767_225_600, "2026-01-01T00:00:00Z"),
-            (4_102_444_800, "2100-01-01T00:00:00Z"),
-        ] {
-            assert_eq!(rfc_3339(secs), text);
-        }
-    }
 
     #[test]
     fn a_log_file_gets_one_line_for_a_record() {

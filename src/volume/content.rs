@@ -184,6 +184,18 @@ impl Content {
         Ok(())
     }
 
+    /// Writes a changed page of entries and takes it over.
+    pub(super) fn put_entry_page(
+        &mut self,
+        block: BlockIndex,
+        page: Box<Page>,
+    ) -> Result<(), VolumeError> {
+        let (index, _) = entry_place(block);
+        commit::write_page(&*self.backing, index, &page)?;
+        self.sealing_mut()?.pages.put(index, page);
+        Ok(())
+    }
+
     /// The page that holds the entry of `block`: from the cache, or read and kept.
     pub(super) fn entry_page(&self, block: BlockIndex) -> Result<Arc<Page>, VolumeError> {
         let sealing = self.sealing()?;

@@ -1,14 +1,13 @@
 //! Holes: punching, zeroing, reserving, and finding them. A block's all-zero entry is a hole
 //! once the state record says that the file may have some; that is made sure first.
 
-use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::BAD_ENTRY;
 use crate::format::{
-    BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainOffset,
-    PlainSize, StateFlags, StateRecord, blocks_in, entry_place, plain_size,
+    BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainOffset, PlainSize,
+    StateFlags, StateRecord, blocks_in, entry_place, plain_size,
 };
 
 impl Content {
@@ -211,15 +210,10 @@ impl Content {
             set_entry_in(&mut page, block, &Entry::Hole);
         }
         if *page != *old {
-            let (index, _) = entry_place(first);
-            if let Err(error) = commit::write_page(&*self.backing, index, &page) {
+            let put = self.put_entry_page(first, page);
+            if put.is_err() {
                 self.mark_unsettled();
-                return Err(error.into());
-            }
-            if index == PageIndex(0) {
-                self.sealing_mut()?.pages.first = page;
-            } else {
-                self.sealing()?.pages.keep(index, page.into());
+                return put;
             }
         }
         let start = first.cipher_start().0;

@@ -32,6 +32,14 @@ impl EntryPages {
         self.tags().get(&index).cloned()
     }
 
+    /// Takes over a page that is in the backing file now.
+    pub(super) fn put(&mut self, index: PageIndex, page: Box<Page>) {
+        match index {
+            PageIndex(0) => self.first = page,
+            _ => self.keep(index, Arc::from(page)),
+        }
+    }
+
     /// Keeps a tag page; the one not used for the longest time makes room.
     pub(super) fn keep(&self, index: PageIndex, page: Arc<Page>) {
         let mut tags = self.tags();

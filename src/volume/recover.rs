@@ -3,13 +3,12 @@
 //! synced at its first block that does not open. What it cannot mend it leaves for the reader
 //! to find, as `EIO`.
 
-use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use crate::format::{
-    BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PageIndex, PlainSize, StateFlags, StateRecord,
-    blocks_in, entry_place, first_entries, first_entries_mut, stored_len,
+    BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainSize, StateFlags, StateRecord, blocks_in,
+    first_entries, first_entries_mut, stored_len,
 };
 
 impl Content {
@@ -126,13 +125,7 @@ impl Content {
             }
         }
         if *page != *old {
-            let (index, _) = entry_place(group);
-            commit::write_page(&*self.backing, index, &page)?;
-            if index == PageIndex(0) {
-                self.sealing_mut()?.pages.first = page;
-            } else {
-                self.sealing()?.pages.keep(index, page.into());
-            }
+            self.put_entry_page(group, page)?;
         }
         Ok(())
     }

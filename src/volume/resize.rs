@@ -1,14 +1,13 @@
 //! Changing the size. A change that takes several writes is announced in the state record
 //! first, with its target, so that recovery finishes what a crash has cut short.
 
-use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::opens_as;
 use crate::format::{
-    BLOCK_LEN, BlockIndex, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainSize, StateFlags,
-    StateRecord, blocks_in, entry_place, stored_len,
+    BLOCK_LEN, BlockIndex, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainSize, StateFlags, StateRecord,
+    blocks_in, stored_len,
 };
 
 impl Content {
@@ -175,14 +174,7 @@ impl Content {
         if *page == *old {
             return Ok(());
         }
-        let (index, _) = entry_place(tail);
-        commit::write_page(&*self.backing, index, &page)?;
-        if index == PageIndex(0) {
-            self.sealing_mut()?.pages.first = page;
-        } else {
-            self.sealing()?.pages.keep(index, page.into());
-        }
-        Ok(())
+        self.put_entry_page(tail, page)
     }
 
     fn announce(&mut self, size: PlainSize) -> Result<(), VolumeError> {

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::commit::{self, SealedRun};
 use super::content::{Content, block_aad};
@@ -325,11 +324,7 @@ impl Content {
     ) -> Result<(), VolumeError> {
         let sealing = self.sealing_mut()?;
         for (index, page) in pages {
-            if index == PageIndex(0) {
-                sealing.pages.first = page;
-            } else {
-                sealing.pages.keep(index, Arc::from(page));
-            }
+            sealing.pages.put(index, page);
         }
         Ok(())
     }
