@@ -95,7 +95,12 @@ impl Content {
                 self.cut(target)?;
             } else if before < self.size {
                 let tail = BlockIndex(blocks_in(before) - 1);
-                self.reseal_tail(tail, stored_len(tail, before))?;
+                if let Err(error) = self.reseal_tail(tail, stored_len(tail, before))
+                    && !self.tail_has_length_for(before)?
+                {
+                    return Err(error);
+                }
+                self.size = before;
                 self.cut(before)?;
             }
             self.conclude()

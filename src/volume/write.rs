@@ -360,7 +360,8 @@ impl Content {
         }
     }
 
-    /// The size, given that the last block may have been reached by a write that made it longer.
+    /// The size, given that the last block may have been reached by a write that made it longer
+    /// or shorter.
     fn size_with_tail_on_disk(&self, pages: &BTreeMap<PageIndex, Box<Page>>) -> PlainSize {
         let Some(tail) = blocks_in(self.size).checked_sub(1).map(BlockIndex) else {
             return self.size;
@@ -368,8 +369,7 @@ impl Content {
         let page = pages.get(&entry_place(tail).0);
         match page.map(|page| entry_in(page, tail)) {
             Some(Ok(Entry::Stored(marked))) => {
-                let end = tail.plain_start().0 + u64::from(marked.current.len);
-                PlainSize(self.size.0.max(end))
+                PlainSize(tail.plain_start().0 + u64::from(marked.current.len))
             }
             _ => self.size,
         }

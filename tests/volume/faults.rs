@@ -159,3 +159,12 @@ fn a_block_whose_punching_failed_can_be_written_and_the_writer_die() {
     punched[20 * 4096..21 * 4096].fill(0);
     assert!(now == data || now == punched);
 }
+
+#[test]
+fn an_extension_and_its_undoing_that_both_reach_the_disk_and_fail() {
+    fail_everywhere(
+        &[Step::Write { at: 61_440, len: 4097, seed: 0 }],
+        &Step::Allocate { at: 0, len: 69_633, keep_size: false },
+        true,
+    );
+}
