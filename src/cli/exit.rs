@@ -146,7 +146,10 @@ impl From<VolumeError> for Failure {
 
 fn key_exit(error: &KeyError) -> Exit {
     match error {
-        KeyError::Unsafe { .. } | KeyError::Damaged { .. } | KeyError::Io { .. } => Exit::Keystore,
+        KeyError::Unsafe { .. }
+        | KeyError::Damaged { .. }
+        | KeyError::Audit { .. }
+        | KeyError::Io { .. } => Exit::Keystore,
         KeyError::Format(_) => Exit::Format,
         _ => Exit::Key,
     }

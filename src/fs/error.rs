@@ -154,6 +154,7 @@ fn of_keys(error: &KeyError) -> i32 {
         | KeyError::Damaged { .. }
         | KeyError::Format(_)
         | KeyError::Unsafe { .. }
+        | KeyError::Audit { .. }
         | KeyError::Unusable(_)
         | KeyError::Io { .. } => Errno::IO.raw_os_error(),
     }

@@ -83,6 +83,14 @@ pub enum KeyError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The audit log could not be written: without its record the key is not used.
+    #[error("audit log {path}: {problem}; without its record the key is not used")]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The keys were wiped, because the volume is being unmounted.
     #[error("the keys of this mount have been wiped, it is being unmounted")]
     Wiped,

@@ -61,9 +61,10 @@ impl Keyring {
         access: &Access<'_>,
     ) -> Result<Secret, KeyError> {
         let providers = self.providers()?;
-        let provider = authorised(&providers, envelope, access)?;
         let key = CacheKey::new(envelope, binding);
-        if let Some(dek) = self.cache.find(&key, Instant::now()) {
+        let cached = self.cache.find(&key, Instant::now());
+        let provider = authorised(&providers, envelope, binding, access, cached.is_some())?;
+        if let Some(dek) = cached {
             return Ok(dek);
         }
         let dek = provider.unwrap(envelope, binding, access)?;
@@ -79,12 +80,17 @@ impl Keyring {
         access: &Access<'_>,
     ) -> Result<Secret, KeyError> {
         let providers = self.providers()?;
-        authorised(&providers, envelope, access)?.unwrap(envelope, binding, access)
+        authorised(&providers, envelope, binding, access, false)?.unwrap(envelope, binding, access)
     }
 
-    /// Whether the caller may use the envelope's key now.
-    pub fn authorise(&self, envelope: &Envelope, access: &Access<'_>) -> Result<(), KeyError> {
-        authorised(&self.providers()?, envelope, access).map(drop)
+    /// Whether the caller may use the envelope's key now, for a file that is open already.
+    pub fn authorise(
+        &self,
+        envelope: &Envelope,
+        binding: Binding,
+        access: &Access<'_>,
+    ) -> Result<(), KeyError> {
+        authorised(&self.providers()?, envelope, binding, access, true).map(drop)
     }
 
     /// Whether a provider serves `mode`.
@@ -151,11 +157,13 @@ fn default_provider(
 fn authorised<'a>(
     providers: &'a [Box<dyn KeyProvider>],
     envelope: &Envelope,
+    binding: Binding,
     access: &Access<'_>,
+    cached: bool,
 ) -> Result<&'a dyn KeyProvider, KeyError> {
     let mut refusal = None;
     for provider in providers.iter().filter(|provider| provider.mode() == envelope.mode) {
-        match provider.authorise(envelope, access) {
+        match provider.authorise(envelope, binding, access, cached) {
             Ok(()) => return Ok(provider.as_ref()),
             Err(not_found @ KeyError::NotFound { .. }) => {
                 refusal.get_or_insert(not_found);
@@ -241,12 +249,18 @@ mod tests {
             self.inner.unwrap(envelope, binding, access)
         }
 
-        fn authorise(&self, envelope: &Envelope, access: &Access<'_>) -> Result<(), KeyError> {
+        fn authorise(
+            &self,
+            envelope: &Envelope,
+            binding: Binding,
+            access: &Access<'_>,
+            cached: bool,
+        ) -> Result<(), KeyError> {
             if self.watch.denied.load(Ordering::SeqCst) {
                 let state = "Disabled";
                 return Err(KeyError::NotUsable { key_id: envelope.key_id.clone(), state });
             }
-            self.inner.authorise(envelope, access)
+            self.inner.authorise(envelope, binding, access, cached)
         }
     }
 
@@ -266,7 +280,7 @@ mod tests {
         watch.denied.store(true, Ordering::SeqCst);
         for refused in [
             keyring.dek(&made.envelope, BINDING, &access()).map(drop),
-            keyring.authorise(&made.envelope, &access()),
+            keyring.authorise(&made.envelope, BINDING, &access()),
         ] {
             assert!(matches!(refused, Err(KeyError::NotUsable { state: "Disabled", .. })));
         }
@@ -332,7 +346,7 @@ mod tests {
             keyring.generate(BINDING, &access()).map(drop),
             keyring.dek(&made.envelope, BINDING, &access()).map(drop),
             keyring.wrap(&made.dek, None, BINDING, &access()).map(drop),
-            keyring.authorise(&made.envelope, &access()),
+            keyring.authorise(&made.envelope, BINDING, &access()),
             keyring.maintain(0),
         ] {
             assert!(matches!(refused, Err(KeyError::Wiped)));

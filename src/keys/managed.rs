@@ -192,7 +192,13 @@ impl KeyProvider for ManagedProvider {
         unwrap(&version.material.0, envelope, binding)
     }
 
-    fn authorise(&self, envelope: &Envelope, _access: &Access<'_>) -> Result<(), KeyError> {
+    fn authorise(
+        &self,
+        envelope: &Envelope,
+        _binding: Binding,
+        _access: &Access<'_>,
+        _cached: bool,
+    ) -> Result<(), KeyError> {
         self.check_id(&self.current(), envelope)
     }
 
@@ -399,9 +405,9 @@ mod tests {
         let foreign = Envelope { key_id: KeyId::random(), ..made.envelope.clone() };
         let refused = provider.unwrap(&foreign, BINDING, &access());
         assert!(matches!(refused, Err(KeyError::NotFound { .. })));
-        let refused = provider.authorise(&foreign, &access());
+        let refused = provider.authorise(&foreign, BINDING, &access(), false);
         assert!(matches!(refused, Err(KeyError::NotFound { .. })));
-        assert!(provider.authorise(&made.envelope, &access()).is_ok());
+        assert!(provider.authorise(&made.envelope, BINDING, &access(), false).is_ok());
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Where keys come from: the key providers of the three modes, the keystore, the cache of
 //! unwrapped DEKs. Knows nothing of paths and inodes.
 
+pub mod audit;
 mod cache;
 mod clock;
 mod error;
+pub mod identity;
 mod keyring;
 mod keystore;
 mod keystore_record;
+pub mod kms;
 mod managed;
 mod passphrase;
 mod private_dir;

@@ -107,9 +107,16 @@ pub trait KeyProvider: Send + Sync {
         access: &Access<'_>,
     ) -> Result<Secret, KeyError>;
 
-    /// Whether the caller may use the envelope's key now. Asked at every open before the cache
-    /// or [`Self::unwrap`] is; answers from memory.
-    fn authorise(&self, envelope: &Envelope, access: &Access<'_>) -> Result<(), KeyError>;
+    /// Whether the caller may use the envelope's key now; asked at every open, and answered from
+    /// memory. With `cached` the DEK is at hand and is used on the strength of this answer, so
+    /// that the use is recorded here; otherwise [`Self::unwrap`] follows and records it.
+    fn authorise(
+        &self,
+        envelope: &Envelope,
+        binding: Binding,
+        access: &Access<'_>,
+        cached: bool,
+    ) -> Result<(), KeyError>;
 
     /// The work of a day, such as rotation by age; `now` in seconds since 1970-01-01 UTC.
     fn maintain(&self, _now: u64) -> Result<(), KeyError> {

@@ -78,7 +78,13 @@ impl KeyProvider for SuppliedProvider {
         unwrap(&self.wrap_key, envelope, binding)
     }
 
-    fn authorise(&self, envelope: &Envelope, _access: &Access<'_>) -> Result<(), KeyError> {
+    fn authorise(
+        &self,
+        envelope: &Envelope,
+        _binding: Binding,
+        _access: &Access<'_>,
+        _cached: bool,
+    ) -> Result<(), KeyError> {
         self.check_id(envelope)
     }
 }
@@ -147,7 +153,7 @@ mod tests {
         assert_eq!((made.envelope.mode, made.envelope.key_version), (Mode::Supplied, 1));
         assert_eq!(made.envelope.provider, "supplied");
         let again = SuppliedProvider::new(key(1), VOLUME);
-        assert!(again.authorise(&made.envelope, &access()).is_ok());
+        assert!(again.authorise(&made.envelope, BINDING, &access(), false).is_ok());
         assert!(again.unwrap(&made.envelope, BINDING, &access()).unwrap().equals(&made.dek));
     }
 
@@ -157,7 +163,7 @@ mod tests {
         let other = SuppliedProvider::new(key(2), VOLUME);
         for refused in [
             other.unwrap(&made.envelope, BINDING, &access()).map(drop),
-            other.authorise(&made.envelope, &access()),
+            other.authorise(&made.envelope, BINDING, &access(), false),
         ] {
             assert!(matches!(refused, Err(KeyError::NotFound { .. })));
         }

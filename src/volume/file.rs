@@ -75,7 +75,9 @@ impl EncryptedFile {
         let content = self.reading();
         let Some(sealing) = &content.sealing else { return Ok(()) };
         let Some(envelope) = in_force(sealing) else { return Ok(()) };
-        Ok(content.volume.keyring().authorise(envelope, access)?)
+        let binding =
+            Binding { volume: content.volume.id(), file: sealing.header.prologue.file_id };
+        Ok(content.volume.keyring().authorise(envelope, binding, access)?)
     }
 
     /// Makes a DEK for an empty file on behalf of the caller who wants to write it. It is kept

@@ -153,7 +153,7 @@ impl KeyProvider for FixedKey {
             .map_err(|_| KeyError::UnwrapFailed { key_id: envelope.key_id.clone(), version: 1 })
     }
 
-    fn authorise(&self, _: &Envelope, _: &Access<'_>) -> Result<(), KeyError> {
+    fn authorise(&self, _: &Envelope, _: Binding, _: &Access<'_>, _: bool) -> Result<(), KeyError> {
         Ok(())
     }
 }

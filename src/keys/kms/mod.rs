@@ -1,0 +1,8 @@
+//! The local KMS: customer master keys with states, policies, grants and rotation, in the
+//! keystore. Names, states, rules and errors follow AWS KMS.
+
+mod action;
+mod error;
+
+pub use action::Action;
+pub use error::{ErrorCode, KmsError};
