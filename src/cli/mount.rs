@@ -2,6 +2,7 @@
 //! key, and lets go of the terminal once the mount answers.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::args::{ModeName, MountArgs};
 use super::checks;
@@ -25,6 +26,8 @@ pub struct Request {
     pub plan: MountPlan,
     /// The file system between them.
     pub fs: FsOptions,
+    /// How long an unusable key may go unnoticed by files that are open.
+    pub key_check: Duration,
     /// Stay in the foreground.
     pub foreground: bool,
     /// Show all of the log while there is a terminal.
@@ -105,6 +108,7 @@ impl Request {
                 cache_ttl: options.cache_ttl,
                 read_only: options.read_only,
             },
+            key_check: options.key_check,
             foreground,
             verbose: verbose > 0,
             log_file,

@@ -35,6 +35,8 @@ pub struct MountOptions {
     pub cache_ttl: Duration,
     /// `rotation_days=`
     pub rotation_days: u32,
+    /// `key_check=`
+    pub key_check: Duration,
     /// `mode=`
     pub mode: Option<ModeName>,
     /// `keystore=`
@@ -74,6 +76,7 @@ impl Default for MountOptions {
             cache_entries: 16_384,
             cache_ttl: Duration::from_secs(300),
             rotation_days: 90,
+            key_check: Duration::from_secs(5),
             mode: None,
             keystore: None,
             key_file: None,
@@ -194,6 +197,10 @@ impl MountOptions {
                 self.rotation_days = u32::try_from(number(name, value, 0, MAX_ROTATION_DAYS)?)
                     .expect("bounded by MAX_ROTATION_DAYS");
             }
+            "key_check" => {
+                let every = number(name, value, 1, MAX_KEY_CHECK_SECONDS)?;
+                self.key_check = Duration::from_secs(every);
+            }
             "mode" => self.mode = Some(mode(value)?),
             "keystore" => self.keystore = Some(path(name, value)?),
             "key_file" => self.key_file = Some(path(name, value)?),
@@ -293,6 +300,7 @@ fn default_threads() -> usize {
 const MAX_THREADS: u64 = 256;
 const MAX_CACHE_ENTRIES: u64 = 10_000_000;
 const MAX_ROTATION_DAYS: u64 = 36_500;
+const MAX_KEY_CHECK_SECONDS: u64 = 60;
 const MAX_SECONDS: u64 = 86_400 * 365;
 
 const MOUNT_8: [&str; 20] = [
@@ -303,7 +311,7 @@ const MOUNT_8: [&str; 20] = [
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
                      acl, noacl, writeback=, ttl=, threads=, cache_entries=, cache_ttl=, \
-                     rotation_days=, nonempty, log_file=, log=, fsname=, remount, \
+                     rotation_days=, key_check=, nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \
                      dirsync, atime, noatime, relatime, strictatime, diratime, nodiratime";
 

@@ -12,6 +12,7 @@ mod create;
 mod dates;
 mod description;
 mod directories;
+mod directory_keys;
 mod error;
 mod file_io;
 mod handles;
@@ -27,6 +28,7 @@ mod reach;
 mod renames;
 mod system;
 mod types;
+mod withdrawal;
 mod xattrs;
 
 use std::ffi::OsStr;
