@@ -12,7 +12,7 @@ use crate::crypto::Secret;
 use crate::format::{Envelope, FileId, KeyId, Mode, VolumeId};
 
 /// Who asks: the process behind the file system call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// User id.
     pub uid: u32,
