@@ -3,6 +3,10 @@
 
 mod action;
 mod error;
+mod grant;
+pub mod policy;
 
 pub use action::Action;
 pub use error::{ErrorCode, KmsError};
+pub use grant::{Constraints, Grant};
+pub use policy::{Decision, Policy, Request};
