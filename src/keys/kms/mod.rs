@@ -2,11 +2,27 @@
 //! keystore. Names, states, rules and errors follow AWS KMS.
 
 mod action;
+mod alias;
+mod ciphertext;
+mod cmk;
 mod error;
 mod grant;
+mod local;
 pub mod policy;
+mod record;
+mod state;
 
 pub use action::Action;
+pub use alias::{Alias, AliasName};
+pub use cmk::Cmk;
 pub use error::{ErrorCode, KmsError};
 pub use grant::{Constraints, Grant};
+pub use local::{
+    Clock, CreateKey, DataKey, Decrypted, Encrypted, GrantRequest, KeyMetadata, KeyRotation,
+    LocalKms, RotationStatus,
+};
 pub use policy::{Decision, Policy, Request};
+pub use state::{
+    DEFAULT_DELETION_DAYS, DEFAULT_ROTATION_DAYS, DELETION_DAYS, KeyState, MAX_ON_DEMAND, Origin,
+    ROTATION_DAYS, RotationType,
+};
