@@ -12,6 +12,8 @@ mod explain;
 mod json;
 mod parse;
 mod principal;
+#[cfg(test)]
+mod property_tests;
 mod statement;
 
 use serde::de::Error as _;
