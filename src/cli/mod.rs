@@ -5,6 +5,7 @@ mod args;
 mod checks;
 mod exit;
 mod inspect;
+mod kms_options;
 mod logging;
 mod mount;
 mod mount8;

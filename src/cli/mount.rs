@@ -41,6 +41,7 @@ pub fn run(args: &MountArgs, keystore: Option<PathBuf>, verbose: u8) -> Outcome 
     let mut options = MountOptions::parse(&args.options)?;
     options.mode = args.mode.or(options.mode);
     options.keystore = keystore.or(options.keystore);
+    options.kms = options.kms.and_take(&args.kms)?;
     if args.key.key_file.is_some() || args.key.key_fd.is_some() || args.key.passphrase {
         options.key_file = args.key.key_file.clone();
         options.key_fd = args.key.key_fd;
@@ -71,7 +72,7 @@ impl Request {
         foreground: bool,
         verbose: u8,
     ) -> Outcome<Self> {
-        let mode = mode(options.mode.unwrap_or(ModeName::Managed))?;
+        let mode = mode(options.mode.unwrap_or(ModeName::Managed));
         let (source, protect_keystore) = key_origin(&options, mode)?;
         let backing = checks::backing(&backing)?;
         let mount_point = checks::mount_point(&mount_point)?;
@@ -104,6 +105,7 @@ impl Request {
                 keystore,
                 protect_keystore,
                 rotation_days: options.rotation_days,
+                kms: options.kms,
                 cache_entries: options.cache_entries,
                 cache_ttl: options.cache_ttl,
                 read_only: options.read_only,
@@ -231,14 +233,5 @@ mod tests {
             origin("key_file=-", Mode::Supplied).unwrap().0,
             Some(KeyOrigin::File("-".into()))
         );
-    }
-
-    #[test]
-    fn kms_is_refused_as_usage() {
-        let mut options = MountOptions::default();
-        options.mode = Some(ModeName::Kms);
-        let refused = Request::new("/tmp".into(), "/tmp".into(), options, true, 0).unwrap_err();
-        assert_eq!(refused.exit, Exit::Usage);
-        assert!(refused.message.contains("no KMS provider"), "{}", refused.message);
     }
 }

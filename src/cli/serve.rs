@@ -167,9 +167,18 @@ impl Upkeep {
     /// Drops DEKs that have grown too old or whose keys may not be used, and once a day lets
     /// keys rotate.
     fn run(&self, stop: &Receiver<()>) {
-        let mut maintained = Instant::now();
-        while stop.recv_timeout(self.check_every) == Err(RecvTimeoutError::Timeout) {
-            self.fs.withdraw_unusable(|node| self.kernel.drop_file(node));
+        let (mut maintained, mut checked) = (Instant::now(), Instant::now());
+        let mut failing = false;
+        while stop.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let flushed = self.volume.keyring().flush();
+            if let (Err(error), false) = (&flushed, failing) {
+                log::error!("{error}");
+            }
+            failing = flushed.is_err();
+            if checked.elapsed() >= self.check_every {
+                checked = Instant::now();
+                self.fs.withdraw_unusable(|node| self.kernel.drop_file(node));
+            }
             if maintained.elapsed() >= MAINTAIN_EVERY {
                 maintained = Instant::now();
                 if let Err(error) = self.volume.keyring().maintain(now()) {
@@ -180,4 +189,5 @@ impl Upkeep {
     }
 }
 
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
 const MAINTAIN_EVERY: Duration = Duration::from_secs(24 * 3600);

@@ -143,6 +143,8 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
 }
 
 #[cfg(test)]
+mod kms_tests;
+#[cfg(test)]
 mod memory_tests;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,9 @@ impl FileSystem {
         if !self.is_read_only() {
             self.sync_all().unwrap_or_else(|error| error.report());
         }
+        if let Err(error) = self.volume.keyring().flush() {
+            log::error!("{error}");
+        }
         self.volume.keyring().wipe();
     }
 }

@@ -29,7 +29,12 @@ pub struct Identity {
 pub struct Identities {
     seen: Mutex<LruCache<Caller, Seen>>,
     /// The lookup of a name may ask a directory server.
-    names: Mutex<HashMap<u32, (Instant, Option<Arc<str>>)>>,
+    names: Mutex<HashMap<u32, Named>>,
+}
+
+struct Named {
+    at: Instant,
+    name: Option<Arc<str>>,
 }
 
 struct Seen {
@@ -120,17 +125,17 @@ impl Identities {
     }
 
     fn name(&self, uid: u32) -> Option<Arc<str>> {
-        if let Some((at, name)) = lock(&self.names).get(&uid)
-            && at.elapsed() < NAMED_FOR
+        if let Some(named) = lock(&self.names).get(&uid)
+            && named.at.elapsed() < NAMED_FOR
         {
-            return name.clone();
+            return named.name.clone();
         }
         let name: Option<Arc<str>> = user_name(uid).map(Arc::from);
         let mut names = lock(&self.names);
         if names.len() >= MAX_SEEN.get() {
             names.clear();
         }
-        names.insert(uid, (Instant::now(), name.clone()));
+        names.insert(uid, Named { at: Instant::now(), name: name.clone() });
         name
     }
 }

@@ -141,15 +141,16 @@ impl Keyring {
         self.cache.sweep(Instant::now());
     }
 
+    /// Puts what the providers have to record on stable storage; to be called every second and
+    /// at the end. Every provider is asked; the first error is answered.
+    pub fn flush(&self) -> Result<(), KeyError> {
+        self.of_each(|provider| provider.flush())
+    }
+
     /// The providers' work of a day, such as rotation by age; `now` in seconds since 1970-01-01
     /// UTC. Every provider is asked; the first error is answered.
     pub fn maintain(&self, now: u64) -> Result<(), KeyError> {
-        let providers = self.providers()?;
-        let mut result = Ok(());
-        for provider in providers.iter() {
-            result = result.and(provider.maintain(now));
-        }
-        result
+        self.of_each(|provider| provider.maintain(now))
     }
 
     /// Wipes the cache and all keys; every later call is [`KeyError::Wiped`]. A call under way
@@ -157,6 +158,18 @@ impl Keyring {
     pub fn wipe(&self) {
         *self.providers.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.cache.close();
+    }
+
+    fn of_each(
+        &self,
+        ask: impl Fn(&dyn KeyProvider) -> Result<(), KeyError>,
+    ) -> Result<(), KeyError> {
+        let providers = self.providers()?;
+        let mut result = Ok(());
+        for provider in providers.iter() {
+            result = result.and(ask(provider.as_ref()));
+        }
+        result
     }
 
     fn remember(&self, envelope: &Envelope, binding: Binding, dek: &Secret) {

@@ -135,6 +135,11 @@ pub trait KeyProvider: Send + Sync {
         Err(KeyError::Unusable(format!("key {name}: mode {} has no keys to choose", self.mode())))
     }
 
+    /// Puts what is to be recorded on stable storage; called every second and at the end.
+    fn flush(&self) -> Result<(), KeyError> {
+        Ok(())
+    }
+
     /// The work of a day, such as rotation by age; `now` in seconds since 1970-01-01 UTC.
     fn maintain(&self, _now: u64) -> Result<(), KeyError> {
         Ok(())

@@ -382,6 +382,10 @@ impl KeyProvider for KmsProvider {
         Ok(key_id)
     }
 
+    fn flush(&self) -> Result<(), KeyError> {
+        self.kms.audit().flush()
+    }
+
     fn maintain(&self, now: u64) -> Result<(), KeyError> {
         self.kms.maintain(now).map_err(|error| key_error(error, KeyId("of the keystore".into())))
     }
