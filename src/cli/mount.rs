@@ -163,16 +163,16 @@ fn exit_code(outcome: &Outcome) -> i32 {
     outcome.as_ref().err().map_or(Exit::Ok, |failure| failure.exit).code().into()
 }
 
-/// In managed mode a passphrase is that of the keystore, and a key is one for files that were
-/// written in supplied mode.
+/// In the modes with a keystore a passphrase is that of the keystore, and a key is one for files
+/// that were written in supplied mode.
 fn key_origin(
     options: &MountOptions,
     mode: crate::format::Mode,
 ) -> Outcome<(Option<KeyOrigin>, bool)> {
-    let managed = mode == crate::format::Mode::Managed;
+    let kept = mode != crate::format::Mode::Supplied;
     let given = usize::from(options.key_file.is_some())
         + usize::from(options.key_fd.is_some())
-        + usize::from(options.passphrase && !managed);
+        + usize::from(options.passphrase && !kept);
     if given > 1 {
         return Err(Failure::new(
             Exit::Usage,
@@ -186,9 +186,9 @@ fn key_origin(
     let origin = match (file.transpose()?, options.key_fd) {
         (Some(path), _) => Some(KeyOrigin::File(path)),
         (None, Some(number)) => Some(KeyOrigin::Descriptor(number)),
-        (None, None) => (options.passphrase && !managed).then_some(KeyOrigin::Passphrase),
+        (None, None) => (options.passphrase && !kept).then_some(KeyOrigin::Passphrase),
     };
-    Ok((origin, options.passphrase && managed))
+    Ok((origin, options.passphrase && kept))
 }
 
 fn absolute(path: PathBuf) -> Outcome<PathBuf> {
