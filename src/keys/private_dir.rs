@@ -38,6 +38,14 @@ pub(super) struct Stamp {
     len: u64,
 }
 
+/// What was read of a file.
+pub(super) struct Content {
+    /// Its bytes; wiped when dropped.
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// The stamp of exactly this content.
+    pub(super) stamp: Stamp,
+}
+
 /// The right to write into the directory, held against other processes and threads.
 pub(super) struct DirLock<'a> {
     dir: &'a PrivateDir,
@@ -100,7 +108,7 @@ impl PrivateDir {
         name: &str,
         limit: usize,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
-        Ok(self.read_stamped(name, limit)?.map(|(bytes, _)| bytes))
+        Ok(self.read_stamped(name, limit)?.map(|content| content.bytes))
     }
 
     /// The same with the stamp of what was read.
@@ -108,7 +116,7 @@ impl PrivateDir {
         &self,
         name: &str,
         limit: usize,
-    ) -> Result<Option<(Zeroizing<Vec<u8>>, Stamp)>, KeyError> {
+    ) -> Result<Option<Content>, KeyError> {
         let path = self.path_of(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match openat(&self.fd, name, flags, Mode::empty()) {
@@ -123,7 +131,7 @@ impl PrivateDir {
         }
         refuse_shared(&path, &stat, "600")?;
         match read_bounded(File::from(fd), limit) {
-            Ok(Some(bytes)) => Ok(Some((bytes, Stamp::of(&stat)))),
+            Ok(Some(bytes)) => Ok(Some(Content { bytes, stamp: Stamp::of(&stat) })),
             Ok(None) => {
                 Err(KeyError::Damaged { path, problem: format!("is longer than {limit} bytes") })
             }
@@ -460,8 +468,9 @@ mod tests {
         assert_eq!(dir.stamp("f").unwrap(), None);
         for round in 0..20_u8 {
             lock.replace("f", &[round]).unwrap();
-            let (bytes, stamp) = dir.read_stamped("f", 9).unwrap().unwrap();
-            assert_eq!((bytes.as_slice(), dir.stamp("f").unwrap()), (&[round][..], Some(stamp)));
+            let content = dir.read_stamped("f", 9).unwrap().unwrap();
+            assert_eq!(content.bytes.as_slice(), [round]);
+            assert_eq!(dir.stamp("f").unwrap(), Some(content.stamp));
         }
         let stamp = dir.stamp("f").unwrap().unwrap();
         assert!(!stamp.is_settled(), "it was replaced just now");
