@@ -299,9 +299,15 @@ pub(super) fn read_bounded(
     mut source: impl Read,
     limit: usize,
 ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
+    // Wiping takes its time, so the buffer grows only as it must.
+    let mut bytes = Zeroizing::new(vec![0; FIRST_READ_LEN.min(limit) + 1]);
     let mut filled = 0;
     while filled <= limit {
+        if filled == bytes.len() {
+            let mut larger = Zeroizing::new(vec![0; (2 * filled).min(limit + 1)]);
+            larger[..filled].copy_from_slice(&bytes);
+            bytes = larger;
+        }
         match source.read(&mut bytes[filled..]) {
             Ok(0) => break,
             Ok(read) => filled += read,
@@ -334,6 +340,7 @@ fn step() -> Result<(), Errno> {
 
 const LOCK_NAME: &str = "lock";
 const TEMPORARY_PREFIX: &str = ".tmp.";
+const FIRST_READ_LEN: usize = 8 << 10;
 /// Ten ticks of the slowest clock that kernels are built with.
 const SETTLING_TIME: Duration = Duration::from_millis(100);
 
@@ -487,6 +494,13 @@ mod tests {
         assert_eq!(read_bounded(&b"1234"[..], 4).unwrap().unwrap().as_slice(), b"1234");
         assert!(read_bounded(&b"12345"[..], 4).unwrap().is_none());
         assert!(read_bounded(io::repeat(0), 4).unwrap().is_none());
+        for len in [8191, 8192, 8193, 8194, 40_000] {
+            let long: Vec<u8> = (0..len).map(|index: u32| index.to_le_bytes()[1]).collect();
+            let read = |limit| read_bounded(long.as_slice(), limit).unwrap();
+            assert_eq!(*read(long.len()).unwrap(), long);
+            assert_eq!(*read(1 << 20).unwrap(), long);
+            assert!(read(long.len() - 1).is_none());
+        }
         let (_scratch, dir) = private();
         dir.lock().unwrap().replace("f", b"12345").unwrap();
         assert!(matches!(dir.read("f", 4), Err(KeyError::Damaged { .. })));

@@ -46,20 +46,20 @@ impl Scratch {
         self.date.fetch_add(seconds, Ordering::Relaxed) + seconds
     }
 
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         self.kms.create_key(&self.own, CreateKey::default()).unwrap().key_id.0
     }
 
-    fn external_key(&self) -> String {
+    pub(super) fn external_key(&self) -> String {
         let request = CreateKey { origin: Some(Origin::External), ..CreateKey::default() };
         self.kms.create_key(&self.own, request).unwrap().key_id.0
     }
 
-    fn encrypt(&self, key: &str, plaintext: &[u8]) -> Encrypted {
+    pub(super) fn encrypt(&self, key: &str, plaintext: &[u8]) -> Encrypted {
         self.kms.encrypt(&self.own, key, plaintext, &nothing()).unwrap()
     }
 
-    fn decrypts(&self, blob: &[u8], plaintext: &[u8]) -> bool {
+    pub(super) fn decrypts(&self, blob: &[u8], plaintext: &[u8]) -> bool {
         let decrypted = self.kms.decrypt(&self.own, None, blob, &nothing());
         decrypted.is_ok_and(|decrypted| decrypted.plaintext.as_slice() == plaintext)
     }
