@@ -12,6 +12,8 @@ mod local;
 pub mod policy;
 mod provider;
 mod record;
+#[cfg(test)]
+mod rules_tests;
 mod state;
 
 pub use action::Action;

@@ -209,4 +209,8 @@ fn allowed(
 }
 
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
