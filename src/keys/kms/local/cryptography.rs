@@ -111,9 +111,7 @@ impl LocalKms {
     ) -> Result<Encrypted, KmsError> {
         let mut from = Call::usage(Action::ReEncryptFrom, who, source_context);
         from.parameter("destinationKeyId", target);
-        let decrypted = self.audited(from, |call| {
-            self.open_blob(call, source, blob)
-        })?;
+        let decrypted = self.audited(from, |call| self.open_blob(call, source, blob))?;
         self.audited(Call::usage(Action::ReEncryptTo, who, target_context), |call| {
             call.parameter("sourceKeyId", decrypted.key_id.0.as_str());
             check_context(target_context)?;
