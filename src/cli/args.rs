@@ -37,6 +37,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Show counters of a mount: open files, cached keys, operations
     Stats(StatsArgs),
+    /// Make and manage the keys of mode 'kms': who may use them, rotation, deletion
+    Key(super::key::args::KeyCommandArgs),
 }
 
 /// `ssefs mount`.
