@@ -5,6 +5,8 @@ mod args;
 mod checks;
 mod exit;
 mod inspect;
+mod key;
+mod kms_options;
 mod logging;
 mod mount;
 mod mount8;
@@ -52,6 +54,10 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Inspect(args) => inspect::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Key(args) => {
+            logging::start(cli.verbose, None);
+            key::run(args, cli.keystore.clone(), &key::count_in_given_volumes)
+        }
     }
 }
 

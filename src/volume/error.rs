@@ -51,6 +51,15 @@ pub enum VolumeError {
         /// The file.
         file: FileId,
     },
+    /// The key may not be used any more: the DEK was taken from those who have the file open.
+    #[error(
+        "file {file}: its DEK was withdrawn, as its key is not usable; enable the key and \
+             open the file anew"
+    )]
+    Withdrawn {
+        /// The file.
+        file: FileId,
+    },
     /// Beyond the largest size, 4 EiB.
     #[error("beyond the largest file size")]
     TooLarge,

@@ -18,6 +18,7 @@ mod pages;
 mod read;
 mod recover;
 mod resize;
+mod withdrawal;
 mod write;
 
 pub use describe::{Description, describe};

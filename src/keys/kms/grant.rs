@@ -196,3 +196,56 @@ impl Constraints {
 }
 
 const MAX_NAME_LEN: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(name: Option<&str>, operations: &[Action]) -> Result<Grant, KmsError> {
+        let grantee = Principal::user("1001").unwrap();
+        Grant::new(name.map(str::to_owned), grantee, operations, None, 0, 1_700_000_000)
+    }
+
+    #[test]
+    fn it_is_kept_in_the_shape_of_aws() {
+        let mut grant = make(Some("for alice"), &[Action::Encrypt, Action::Decrypt]).unwrap();
+        grant.constraints = Some(Constraints::EncryptionContextSubset(
+            [("dept".to_owned(), "hr".to_owned())].into(),
+        ));
+        let value = serde_json::to_value(&grant).unwrap();
+        assert_eq!(grant.id().len(), 64);
+        let expected = serde_json::json!({
+            "GrantId": grant.id(),
+            "Name": "for alice",
+            "GranteePrincipal": {"User": "1001"},
+            "Operations": ["Decrypt", "Encrypt"],
+            "Constraints": {"EncryptionContextSubset": {"dept": "hr"}},
+            "CreationDate": 1_700_000_000,
+            "IssuingAccount": 0,
+        });
+        assert_eq!(value, expected);
+        assert_eq!(serde_json::from_value::<Grant>(value).unwrap(), grant);
+        assert_ne!(make(None, &[Action::Decrypt]).unwrap().id(), grant.id());
+    }
+
+    #[test]
+    fn what_cannot_be_granted() {
+        for (name, operations, expected) in [
+            (None, &[][..], "a grant needs operations: some of Decrypt, DescribeKey"),
+            (None, &[Action::Decrypt, Action::PutKeyPolicy], "PutKeyPolicy cannot be granted"),
+            (Some(""), &[Action::Decrypt], "has 1 to 256 bytes"),
+            (Some("a\nb"), &[Action::Decrypt], "no control characters"),
+        ] {
+            let error = make(name, operations).err().unwrap().to_string();
+            assert!(error.starts_with("ValidationException: "), "{error}");
+            assert!(error.contains(expected), "{error}");
+        }
+        let operations = [Action::Decrypt];
+        let none = Constraints::EncryptionContextEquals(BTreeMap::new());
+        let alice = Principal::user("1001").unwrap();
+        assert!(Grant::new(None, alice, &operations, Some(none), 0, 1).is_err());
+        let unknown = Principal::group("no-such-group").unwrap();
+        let error = Grant::new(None, unknown, &operations, None, 0, 1).err().unwrap().to_string();
+        assert!(error.ends_with("the system knows no group no-such-group"), "{error}");
+    }
+}

@@ -186,3 +186,183 @@ pub(in crate::keys::kms) fn cryptographic_actions() -> ActionSet {
     .into_iter()
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Caller;
+    use crate::keys::kms::Constraints;
+    use crate::keys::kms::policy::Principal;
+
+    const ALICE: u32 = 1001;
+    const BOB: u32 = 1002;
+    const STAFF: u32 = 5000;
+    const AUDIT: u32 = 5001;
+
+    fn policy(statements: &[&str]) -> Policy {
+        Policy::parse(&format!(r#"{{"Statement": [{}]}}"#, statements.join(","))).unwrap()
+    }
+
+    fn grant(grantee: Result<Principal, String>, constraints: Option<Constraints>) -> Grant {
+        let actions = [Action::Decrypt, Action::DescribeKey];
+        Grant::new(None, grantee.unwrap(), &actions, constraints, 0, 7).unwrap()
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn decrypt(policy: &Policy, grants: &[Grant], uid: u32, groups: &[u32]) -> String {
+        let context = pairs(&[("dept", "hr")]);
+        let request = Request::simulated(uid, groups, Action::Decrypt, &context);
+        decide(policy, grants, &request).to_string()
+    }
+
+    #[test]
+    fn deny_wins_then_allow_then_nothing() {
+        let policy = policy(&[
+            r#"{"Sid": "staff", "Effect": "Allow", "Principal": {"Group": 5000},
+                "Action": "kms:Decrypt"}"#,
+            r#"{"Effect": "Deny", "Principal": {"User": [1002]}, "Action": "kms:*"}"#,
+            r#"{"Effect": "Deny", "Principal": {"Group": "5001"}, "Action": "kms:De*"}"#,
+            r#"{"Effect": "Allow", "Principal": {"User": "1001"}, "Action": "kms:Encrypt"}"#,
+        ]);
+        for (uid, groups, expected) in [
+            (ALICE, &[STAFF][..], "allowed by statement 1 (\"staff\")"),
+            (ALICE, &[], "not allowed by any statement or grant"),
+            (ALICE, &[STAFF, AUDIT], "denied by statement 3"),
+            (BOB, &[STAFF], "denied by statement 2"),
+            (BOB, &[], "denied by statement 2"),
+            (0, &[0], "not allowed by any statement or grant"),
+        ] {
+            assert_eq!(decrypt(&policy, &[], uid, groups), expected, "{uid} {groups:?}");
+        }
+    }
+
+    #[test]
+    fn a_deny_on_a_condition_denies_only_there() {
+        let policy = policy(&[
+            r#"{"Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt"}"#,
+            r#"{"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Condition":
+                {"StringNotEquals": {"kms:EncryptionContext:dept": ["hr", "it"]}}}"#,
+        ]);
+        let decide = |context: &[(&str, &str)]| {
+            let context = pairs(context);
+            let request = Request::simulated(ALICE, &[], Action::Decrypt, &context);
+            decide(&policy, &[], &request).is_allowed()
+        };
+        assert!(decide(&[("dept", "hr")]) && decide(&[("dept", "it"), ("x", "y")]));
+        assert!(!decide(&[("dept", "sales")]) && !decide(&[("Dept", "hr")]) && !decide(&[]));
+    }
+
+    #[test]
+    fn grants_allow_beside_the_policy_and_no_deny_is_overcome() {
+        let nothing =
+            policy(&[r#"{"Effect": "Allow", "Principal": {"User": "0"}, "Action": "kms:*"}"#]);
+        let (to_alice, to_staff) =
+            (grant(Principal::user("1001"), None), grant(Principal::group("5000"), None));
+        let grants = [to_alice, to_staff];
+        let allowed = |number: usize| format!("allowed by grant {}", grants[number].id());
+        assert_eq!(decrypt(&nothing, &grants, ALICE, &[STAFF]), allowed(0));
+        assert_eq!(decrypt(&nothing, &grants, BOB, &[1, STAFF]), allowed(1));
+        assert!(decrypt(&nothing, &grants, BOB, &[1]).starts_with("not allowed"));
+        let denying = policy(&[
+            r#"{"Effect": "Deny", "Principal": {"Group": "5000"}, "Action": "kms:Decrypt"}"#,
+        ]);
+        assert_eq!(decrypt(&denying, &grants, ALICE, &[STAFF]), "denied by statement 1");
+        assert_eq!(decrypt(&denying, &grants, ALICE, &[]), allowed(0));
+    }
+
+    #[test]
+    fn a_constraint_of_a_grant_binds_the_use_of_the_key_only() {
+        let nothing =
+            policy(&[r#"{"Effect": "Allow", "Principal": {"User": "0"}, "Action": "kms:*"}"#]);
+        let context = || pairs(&[("dept", "hr")]);
+        for (constraints, exact, more, less) in [
+            (Constraints::EncryptionContextEquals(context()), true, false, false),
+            (Constraints::EncryptionContextSubset(context()), true, true, false),
+        ] {
+            let grants = [grant(Principal::user("1001"), Some(constraints))];
+            let allowed = |action, pairs: &BTreeMap<String, String>| {
+                let request = Request::simulated(ALICE, &[], action, pairs);
+                decide(&nothing, &grants, &request).is_allowed()
+            };
+            assert_eq!(allowed(Action::Decrypt, &context()), exact);
+            let further = pairs(&[("dept", "hr"), ("year", "2026")]);
+            assert_eq!(allowed(Action::Decrypt, &further), more);
+            assert_eq!(allowed(Action::Decrypt, &pairs(&[("dept", "it")])), less);
+            assert_eq!(allowed(Action::Decrypt, &pairs(&[])), less);
+            assert!(allowed(Action::DescribeKey, &pairs(&[])));
+            assert!(!allowed(Action::Encrypt, &context()));
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_system_does_not_know_is_nobody() {
+        let policy = policy(&[
+            r#"{"Effect": "Deny", "Principal": {"User": "no-such-user"}, "Action": "kms:*"}"#,
+            r#"{"Effect": "Allow", "Principal": {"User": "root", "Group": "no-such-group"},
+                "Action": "kms:*"}"#,
+        ]);
+        assert_eq!(decrypt(&policy, &[], 0, &[]), "allowed by statement 2");
+        assert!(decrypt(&policy, &[], u32::MAX, &[u32::MAX]).starts_with("not allowed"));
+    }
+
+    #[test]
+    fn the_process_itself_is_asked_for_its_groups() {
+        let own = Identity::own();
+        let gid = own.caller().gid;
+        let policy = policy(&[&format!(
+            r#"{{"Effect": "Allow", "Principal": {{"Group": {gid}}}, "Action": "kms:Decrypt"}}"#
+        )]);
+        let context = BTreeMap::new();
+        assert!(decide(&policy, &[], &Request::new(&own, Action::Decrypt, &context)).is_allowed());
+        assert!(!decide(&policy, &[], &Request::new(&own, Action::Encrypt, &context)).is_allowed());
+    }
+
+    #[test]
+    fn a_group_is_denied_to_a_process_whose_groups_are_hidden() {
+        let hidden = Identity::of(Caller { uid: ALICE, gid: ALICE, pid: 0 });
+        let context = BTreeMap::new();
+        let request = Request::new(&hidden, Action::Decrypt, &context);
+        let everybody = r#"{"Effect": "Allow", "Principal": "*", "Action": "kms:*"}"#;
+        let deny = r#"{"Effect": "Deny", "Principal": {"Group": 5000}, "Action": "kms:Decrypt"}"#;
+        assert!(decide(&policy(&[everybody]), &[], &request).is_allowed());
+        let denied = policy(&[everybody, deny]);
+        assert_eq!(decide(&denied, &[], &request).to_string(), "denied by statement 2");
+    }
+
+    #[test]
+    fn the_default_lets_its_owner_do_all_and_nobody_else_anything() {
+        let policy = Policy::default_for(ALICE);
+        let context = BTreeMap::new();
+        for action in Action::ALL {
+            for (uid, allowed) in [(ALICE, true), (BOB, false), (0, false)] {
+                let request = Request::simulated(uid, &[0, ALICE], action, &context);
+                assert_eq!(decide(&policy, &[], &request).is_allowed(), allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_locked_out() {
+        let own = Identity::own();
+        let uid = own.caller().uid;
+        assert!(Policy::default_for(uid).lets(&own, Action::PutKeyPolicy));
+        assert!(!Policy::default_for(uid + 1).lets(&own, Action::PutKeyPolicy));
+        let only_in_context =
+            policy(&[r#"{"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Condition":
+                {"StringEquals": {"kms:EncryptionContext:a": "b"}}}"#]);
+        assert!(!only_in_context.lets(&own, Action::PutKeyPolicy));
+    }
+
+    #[test]
+    fn a_policy_is_kept_as_it_was_put() {
+        let text = r#"{ "Statement": {"Principal": "*", "Effect": "Allow", "Action": "kms:*"} }"#;
+        let policy = Policy::parse(text).unwrap();
+        let kept = serde_json::to_string(&policy).unwrap();
+        let again: Policy = serde_json::from_str(&kept).unwrap();
+        assert_eq!((again.to_json().as_str(), &again), (text, &policy));
+        assert!(serde_json::from_str::<Policy>(r#""{}""#).is_err());
+    }
+}

@@ -106,3 +106,81 @@ pub(in crate::keys::kms) fn listed_names(listed: &[Principal]) -> String {
     });
     names.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy::parse(
+            r#"{"Statement": [
+                {"Effect": "Allow", "Principal": {"User": "1001"}, "Action": "kms:Decrypt"},
+                {"Effect": "Allow", "Principal": {"Group": ["5000", "no-such-group"]},
+                 "Action": ["kms:Decrypt", "kms:Encrypt"],
+                 "Condition": {"StringLike": {"kms:EncryptionContext:dept": "h*"}}},
+                {"Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt",
+                 "Condition": {"Null": {"kms:EncryptionContext:dept": "true"}}}]}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn every_statement_and_grant_says_why_not() {
+        let policy = policy();
+        let grants = [
+            Grant::new(None, Principal::user("7").unwrap(), &[Action::Decrypt], None, 0, 1)
+                .unwrap(),
+            Grant::new(None, Principal::user("1002").unwrap(), &[Action::Encrypt], None, 0, 1)
+                .unwrap(),
+        ];
+        let context = BTreeMap::new();
+        let request = Request::simulated(1002, &[5000], Action::Decrypt, &context);
+        let explanation = explain(&policy, &grants, &request);
+        assert_eq!(explanation.decision.to_string(), "denied by statement 3");
+        let misses: Vec<_> =
+            explanation.findings.iter().map(|one| one.misses.as_deref().unwrap_or("")).collect();
+        let expected = [
+            "is for user 1001",
+            "its condition does not hold: StringLike kms:EncryptionContext:dept [\"h*\"]",
+            "",
+            "is for user 7",
+            "is not about Decrypt",
+        ];
+        assert_eq!(misses, expected);
+        let elsewhere = Request::simulated(9, &[], Action::Encrypt, &context);
+        let misses = explain(&policy, &[], &elsewhere).findings.remove(1).misses.unwrap();
+        assert_eq!(misses, "is for group 5000, group no-such-group (unknown to this system)");
+    }
+
+    #[test]
+    fn who_may_do_what() {
+        let policy = policy();
+        let set = |actions: &[Action]| actions.iter().copied().collect::<ActionSet>();
+        let none = ActionSet::default();
+        for (uid, groups, always, sometimes) in [
+            (1001, &[][..], none, set(&[Action::Decrypt])),
+            (1002, &[5000], none, set(&[Action::Decrypt, Action::Encrypt])),
+            (1003, &[], none, none),
+        ] {
+            assert_eq!(reach(&policy, &[], uid, groups), Reach { always, sometimes }, "{uid}");
+        }
+        let owner = reach(&Policy::default_for(5), &[], 5, &[]);
+        assert_eq!(owner.always, Action::ALL.into_iter().collect());
+        let grants = [Grant::new(
+            None,
+            Principal::user("1003").unwrap(),
+            &[Action::Encrypt, Action::DescribeKey],
+            Some(crate::keys::kms::Constraints::EncryptionContextSubset(
+                [("a".to_owned(), "b".to_owned())].into(),
+            )),
+            0,
+            1,
+        )
+        .unwrap()];
+        let granted = reach(&policy, &grants, 1003, &[]);
+        assert_eq!(granted.always, set(&[Action::DescribeKey]));
+        assert_eq!(granted.sometimes, set(&[Action::Encrypt]));
+    }
+}

@@ -245,3 +245,181 @@ fn unknown(placed: &Placed<'_>, name: &str, known: &str) -> KmsError {
 
 const STATEMENT_MEMBERS: &str = "Sid, Effect, Principal, Action, NotAction, Resource and Condition";
 const MAX_SID_LEN: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::kms::ErrorCode;
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = statements(text).err().unwrap_or_else(|| panic!("was taken: {text}"));
+        let KmsError::Refused { code, message } = error else { panic!("{error}") };
+        assert_eq!(code, ErrorCode::MalformedPolicyDocument);
+        assert!(message.contains(expected), "{message:?} says nothing of {expected:?}");
+    }
+
+    /// A policy of a good statement and one with these members.
+    fn with(members: &str) -> String {
+        let good = r#"{"Sid": "good", "Effect": "Allow", "Principal": "*", "Action": "kms:*"}"#;
+        format!(r#"{{"Version": "2012-10-17", "Statement": [{good}, {{{members}}}]}}"#)
+    }
+
+    #[test]
+    fn what_the_document_may_be() {
+        let statement = r#"{"Effect": "Allow", "Principal": "*", "Action": "kms:*"}"#;
+        for text in [
+            format!(r#"{{"Statement": {statement}}}"#),
+            format!(r#"{{"Version": "2012-10-17", "Id": "x", "Statement": [{statement}]}}"#),
+            format!(r#"{{"Version": "2008-10-17", "Statement": [{statement}, {statement}]}}"#),
+        ] {
+            assert!(statements(&text).is_ok(), "{text}");
+        }
+        for (text, expected) in [
+            ("", "not JSON"),
+            ("[]", "the policy: is a list, not an object"),
+            ("{}", "the policy has no Statement"),
+            (r#"{"Statement": []}"#, "the policy, Statement: is empty"),
+            (r#"{"Statement": ["x"]}"#, "statement 1: is a text, not an object"),
+            (r#"{"Statement": 5}"#, "statement 1: is a number, not an object"),
+            (r#"{"Version": "2013", "Statement": []}"#, "only \"2012-10-17\""),
+            (r#"{"Version": 2012, "Statement": []}"#, "is a number, not a text"),
+            (r#"{"statement": []}"#, "\"statement\" is not known here; known are Version, Id"),
+            (r#"{"Id": "a", "Id": "b"}"#, "\"Id\" stands twice at line 1"),
+        ] {
+            refused(text, expected);
+        }
+        let padding = " ".repeat(Policy::MAX_LEN);
+        let longest = format!(r#"{{"Statement": {statement}}}{padding}"#);
+        assert!(statements(&longest[..Policy::MAX_LEN]).is_ok());
+        refused(&longest[..=Policy::MAX_LEN], "has 32769 bytes, and 32768 are the most");
+    }
+
+    #[test]
+    fn what_a_statement_may_be() {
+        let rest = r#""Effect": "Deny", "Principal": "*", "Action": "kms:*""#;
+        for members in [
+            rest.to_owned(),
+            format!(r#"{rest}, "Sid": "A name, with blanks""#),
+            format!(r#"{rest}, "Resource": "*""#),
+            format!(r#"{rest}, "Resource": ["*"]"#),
+        ] {
+            assert!(statements(&with(&members)).is_ok(), "{members}");
+        }
+        for (members, expected) in [
+            (r#""Principal": "*", "Action": "kms:*""#, "statement 2: has no Effect"),
+            (r#""Effect": "Allow", "Action": "kms:*""#, "statement 2: has no Principal"),
+            (r#""Effect": "Allow", "Principal": "*""#, "statement 2: has no Action"),
+            (r#""Effect": "allow""#, "statement 2, Effect: \"allow\" is neither \"Allow\""),
+            (r#""Sid": """#, "a Sid has 1 to 128 bytes"),
+            (&format!(r#"{rest}, "Sid": "good""#), "statement 2: has the Sid of statement 1"),
+            (&format!(r#"{rest}, "Resource": "key/1""#), "Resource: only \"*\" is possible"),
+            (&format!(r#"{rest}, "NotAction": "kms:Get*""#), "both Action and NotAction"),
+            (&format!(r#"{rest}, "NotResource": "*""#), "\"NotResource\" is not known here"),
+            (r#""NotPrincipal": "*""#, "NotPrincipal: is not supported"),
+            (&format!(r#"{rest}, "Effect": "Allow""#), "\"Effect\" stands twice"),
+        ] {
+            refused(&with(members), expected);
+        }
+    }
+
+    #[test]
+    fn principals_are_users_groups_or_everybody() {
+        let of = |value: &str| {
+            with(&format!(r#""Effect": "Allow", "Action": "kms:*", "Principal": {value}"#))
+        };
+        for value in [
+            r#""*""#,
+            r#"{"User": "root"}"#,
+            r#"{"User": 1000}"#,
+            r#"{"User": ["root", "1000", 0], "Group": "staff"}"#,
+            r#"{"Group": ["no such group"]}"#,
+        ] {
+            assert!(statements(&of(value)).is_ok(), "{value}");
+        }
+        for (value, expected) in [
+            (r#""root""#, "statement 2, Principal: write \"*\" for everybody, or an object"),
+            (r#"["*"]"#, "write \"*\" for everybody"),
+            ("{}", "Principal: is empty"),
+            (r#"{"User": []}"#, "Principal, User: is empty"),
+            (r#"{"User": ["a", null]}"#, "Principal, User, element 2: is null, not a text"),
+            (r#"{"User": "*"}"#, "has a wildcard: name each user, or write \"*\""),
+            (r#"{"Group": "wheel?"}"#, "has a wildcard: name each group"),
+            (r#"{"User": "007"}"#, "is no user id"),
+            (r#"{"Group": 4294967295}"#, "is no group id: 0 to 4294967294"),
+            (r#"{"User": -1}"#, "not JSON"),
+            (r#"{"AWS": "*"}"#, "\"AWS\" is not known here; known are User and Group"),
+        ] {
+            refused(&of(value), expected);
+        }
+    }
+
+    #[test]
+    fn actions_by_name_and_pattern() {
+        let of = |value: &str| {
+            with(&format!(r#""Effect": "Allow", "Principal": "*", "Action": {value}"#))
+        };
+        for (value, expected) in [
+            (r#""kms:Decrypt""#, &[Action::Decrypt][..]),
+            (r#""KMS:decrypt""#, &[Action::Decrypt]),
+            (
+                r#"["kms:Decrypt", "kms:ReEncrypt*"]"#,
+                &[Action::Decrypt, Action::ReEncryptFrom, Action::ReEncryptTo],
+            ),
+            (r#""kms:??crypt""#, &[Action::Decrypt, Action::Encrypt]),
+            (r#""*""#, &Action::ALL),
+            (r#""kms:*""#, &Action::ALL),
+        ] {
+            let found = statements(&of(value)).unwrap()[1].actions;
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{value}");
+        }
+        for (value, expected) in [
+            (r#""kms:Decript""#, "Action: \"kms:Decript\" fits no action; write kms: and one of"),
+            (r#"["kms:*", "s3:*"]"#, "Action, element 2: \"s3:*\" fits no action"),
+            (r#""Decrypt""#, "fits no action"),
+            (r#""""#, "fits no action"),
+            ("[]", "statement 2, Action: is empty"),
+            ("{}", "Action: is an object, not a text"),
+        ] {
+            refused(&of(value), expected);
+        }
+        let of = |value: &str| {
+            with(&format!(r#""Effect": "Deny", "Principal": "*", "NotAction": {value}"#))
+        };
+        let actions = statements(&of(r#"["kms:Decrypt", "kms:Get*"]"#)).unwrap()[1].actions;
+        assert!(!actions.contains(Action::Decrypt) && !actions.contains(Action::GetKeyPolicy));
+        assert!(actions.contains(Action::Encrypt) && actions.contains(Action::PutKeyPolicy));
+        refused(&of(r#""kms:*""#), "NotAction: leaves no action");
+    }
+
+    #[test]
+    fn conditions_with_known_operators_and_keys() {
+        let of = |value: &str| {
+            let rest = r#""Effect": "Allow", "Principal": "*", "Action": "kms:*""#;
+            with(&format!(r#"{rest}, "Condition": {value}"#))
+        };
+        for value in [
+            r#"{"StringEquals": {"kms:EncryptionContext:dept": "hr"}}"#,
+            r#"{"StringLike": {"kms:EncryptionContext:a:b": ["x*", "y"]}, "Null":
+                {"kms:EncryptionContext:dept": "false", "kms:EncryptionContextKeys": true}}"#,
+            r#"{"ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["a", "b"]}}"#,
+        ] {
+            assert!(statements(&of(value)).is_ok(), "{value}");
+        }
+        for (value, expected) in [
+            ("{}", "statement 2, Condition: is empty: leave it out"),
+            (r#"{"StringEquals": {}}"#, "Condition, StringEquals: is empty"),
+            (r#"{"NumericEquals": {}}"#, "\"NumericEquals\" is not known here; known are String"),
+            (r#"{"StringEquals": {"aws:username": "x"}}"#, "known are kms:EncryptionContext:NAME"),
+            (r#"{"StringEquals": {"kms:EncryptionContext:": "x"}}"#, "is not known here"),
+            (r#"{"StringEquals": {"kms:EncryptionContext:a": []}}"#, "is empty"),
+            (r#"{"StringEquals": {"kms:EncryptionContext:a": 5}}"#, "is a number, not a text"),
+            (r#"{"StringLike": {"kms:EncryptionContext:a": "${x}"}}"#, "policy variables"),
+            (r#"{"StringLike": {"kms:EncryptionContextKeys": "a"}}"#, "ForAnyValue:StringLike"),
+            (r#"{"ForAnyValue:StringLike": {"kms:EncryptionContext:a": "a"}}"#, "has one value"),
+            (r#"{"Null": {"kms:EncryptionContext:a": "yes"}}"#, "\"true\" or \"false\""),
+        ] {
+            refused(&of(value), expected);
+        }
+    }
+}
