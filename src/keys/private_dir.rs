@@ -99,7 +99,7 @@ impl PrivateDir {
         let fd =
             openat(&self.fd, name, flags, Mode::empty()).map_err(|error| io_error(&path, error))?;
         refuse_shared(&path, &fstat(&fd).map_err(|error| io_error(&path, error))?, "700")?;
-        Ok(Self { fd, path })
+        Ok(Self { fd, path, owner: self.owner })
     }
 
     /// Opens a file of it for reading and writing; one that it makes has mode 0600.
