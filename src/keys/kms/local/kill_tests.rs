@@ -2,9 +2,12 @@
 //! keystore is as before or as after, no version of material is ever lost, and work goes on.
 
 use super::tests::{Scratch, code, nothing};
-use super::*;
+use super::{CreateKey, LocalKms};
 use crate::crypto::Secret;
+use crate::format::KeyId;
+use crate::keys::kms::error::{ErrorCode, KmsError};
 use crate::keys::kms::policy::Policy;
+use crate::keys::kms::record::CmkRecord;
 use crate::keys::private_dir::kill;
 
 const DAY: u64 = 86_400;

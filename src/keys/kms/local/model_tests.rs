@@ -9,9 +9,14 @@ use proptest::proptest;
 use proptest::test_runner::Config;
 
 use super::tests::{Scratch, code, nothing};
-use super::*;
+use super::{CreateKey, LocalKms};
 use crate::crypto::Secret;
+use crate::format::KeyId;
+use crate::keys::identity::Identity;
+use crate::keys::kms::action::Action;
+use crate::keys::kms::error::{ErrorCode, KmsError};
 use crate::keys::kms::policy::Policy;
+use crate::keys::kms::record::CmkRecord;
 use crate::keys::kms::rules_tests::{Asked, DAY, Rules, actions_on_keys, days};
 use crate::keys::kms::state::Origin;
 

@@ -8,9 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::*;
+use super::{AliasName, CreateKey, Encrypted, GrantRequest, LocalKms};
 use crate::crypto::Secret;
-use crate::keys::audit::AuditOptions;
+use crate::format::KeyId;
+use crate::keys::audit::{AuditLog, AuditOptions};
+use crate::keys::identity::Identity;
+use crate::keys::keystore::Keystore;
+use crate::keys::kms::action::Action;
+use crate::keys::kms::error::{ErrorCode, KmsError};
 use crate::keys::kms::grant::Constraints;
 use crate::keys::kms::policy::{Policy, Principal};
 use crate::keys::kms::state::{KeyState, Origin, RotationType};
