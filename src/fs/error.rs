@@ -131,6 +131,8 @@ fn of_volume(error: &VolumeError) -> i32 {
         VolumeError::Key(source) => of_keys(source),
         VolumeError::TooLarge => Errno::FBIG.raw_os_error(),
         VolumeError::ReadOnly => Errno::ROFS.raw_os_error(),
+        VolumeError::NotItsEnvelope { .. } => Errno::BADMSG.raw_os_error(),
+        VolumeError::KeyNotHeld { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::Header(_)
         | VolumeError::OtherVolume { .. }
         | VolumeError::Integrity { .. }
