@@ -12,6 +12,7 @@ mod mountinfo;
 mod options;
 mod output;
 mod remount;
+mod rewrap;
 mod serve;
 mod stats;
 mod unlock;
@@ -52,6 +53,10 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Inspect(args) => inspect::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Rewrap(args) => {
+            logging::start(cli.verbose, None);
+            rewrap::run(args, cli.keystore.clone())
+        }
     }
 }
 

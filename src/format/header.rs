@@ -49,8 +49,7 @@ impl Header {
         let slot = 1 - in_force;
         let mut envelopes = [None, None];
         envelopes[usize::from(slot)] = Some(envelope);
-        let mut header =
-            Self { prologue: self.prologue, envelopes, slots_digest: [0; MAC_LEN] };
+        let mut header = Self { prologue: self.prologue, envelopes, slots_digest: [0; MAC_LEN] };
         let mut page = [0; PAGE_LEN as usize];
         header.encode_into(&mut page)?;
         header.slots_digest = digest_of_slots(&page);
