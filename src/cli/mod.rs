@@ -11,6 +11,8 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[allow(dead_code, reason = "for the deletion of a CMK")]
+mod references;
 mod remount;
 mod rewrap;
 mod serve;

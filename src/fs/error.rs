@@ -75,7 +75,13 @@ impl FsError {
     /// could not be had, a store that fails. What a program did wrong is its own affair.
     pub fn report(&self) {
         match self {
-            Self::Volume { source: VolumeError::Key(_), .. } => warn!("{self}"),
+            Self::Volume {
+                source:
+                    VolumeError::Key(_)
+                    | VolumeError::KeyNotHeld { .. }
+                    | VolumeError::NotItsEnvelope { .. },
+                ..
+            } => warn!("{self}"),
             Self::Volume { source: VolumeError::Backing(source), .. }
             | Self::Backing { source, .. } => {
                 if is_store_failure(source) {

@@ -172,6 +172,12 @@ impl RewrapLock {
         self.metadata.descriptor()
     }
 
+    /// The same of a volume that is only looked at, which needs no lock.
+    pub fn descriptor_of(tree: Arc<DiskTree>) -> Result<Option<Descriptor>, VolumeError> {
+        let directory = tree.open_dir(tree.root(), OsStr::new(METADATA_DIR))?;
+        Metadata { tree, directory }.descriptor()
+    }
+
     /// Replaces the descriptor, all or nothing; one that could not be read again is refused.
     pub fn update(&self, descriptor: &Descriptor) -> Result<(), VolumeError> {
         Descriptor::decode(&descriptor.encode())?;

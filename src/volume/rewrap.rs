@@ -17,7 +17,7 @@ use super::mounted::Volume;
 use super::pages::Page;
 use crate::crypto::{MAC_LEN, MacKey, Secret, derive};
 use crate::format::{
-    Envelope, FormatError, Header, PageIndex, PlainSize, StateFlags, StateRecord, VolumeId,
+    Envelope, FileId, FormatError, Header, PageIndex, PlainSize, StateFlags, StateRecord, VolumeId,
     blocks_in,
 };
 use crate::keys::{Access, Binding, KeyError};
@@ -58,6 +58,11 @@ impl ClosedFile {
             return Err(VolumeError::OtherVolume { file, found });
         }
         Ok(Some(Self { page, header }))
+    }
+
+    /// The file's id, as it claims.
+    pub fn file_id(&self) -> FileId {
+        self.header.prologue.file_id
     }
 
     /// The envelope that is claimed to be in force.
@@ -202,7 +207,8 @@ impl EncryptedFile {
         request.prove(&volume, binding, &current, &dek, access)?;
         let mut content = self.writing();
         let unchanged = content.sealing.as_ref().is_some_and(|sealing| {
-            sealing.header.prologue.file_id == binding.file && in_force(sealing) == Some(&current)
+            let same_file = sealing.header.prologue.file_id == binding.file;
+            sealing.on_disk && same_file && in_force(sealing) == Some(&current)
         });
         if !unchanged {
             return Err(VolumeError::NotItsEnvelope { file: binding.file });

@@ -8,6 +8,7 @@
 mod args;
 mod keys;
 mod offline;
+mod online;
 mod plan;
 mod progress;
 mod report;
@@ -26,10 +27,12 @@ use args::Destination;
 pub use args::RewrapArgs;
 use keys::{Gathering, Keys};
 use offline::Offline;
+use online::{MountedVolume, Online};
 use plan::{Goal, Plan, Selection};
 use progress::Progress;
 use report::Report;
 use slots::Slots;
+use tally::Tally;
 use work::{Pass, Passed, Task};
 
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -48,6 +51,10 @@ pub fn run(args: &RewrapArgs, keystore: Option<PathBuf>) -> Outcome {
     let claimed = VolumeDirectory::claim(Arc::clone(&rewrap.tree), &holder);
     let report = match claimed {
         Ok(directory) => rewrap.unmounted(directory)?,
+        Err(error @ VolumeError::InUse { .. }) => match MountedVolume::find(&rewrap.tree)? {
+            Some(mounted) => rewrap.mounted(&mounted)?,
+            None => return Err(rewrap.named(error)),
+        },
         Err(error) => return Err(rewrap.named(error)),
     };
     report.conclude(&rewrap.backing, args.json)
@@ -114,9 +121,61 @@ impl<'a> Rewrap<'a> {
                 slots_moved,
                 retired,
                 still_open: Vec::new(),
-                interrupted: self.stop.load(Ordering::Relaxed),
+                interrupted: self.is_interrupted(),
             }),
         }
+    }
+
+    /// A daemon holds the volume, and is asked.
+    fn mounted(&self, mounted: &MountedVolume) -> Outcome<Report> {
+        let named = |error| self.named(error);
+        let descriptor = self.descriptor()?;
+        let volume_id = descriptor.volume_id;
+        let Keys { keyring, cmk, verifier } = self.keys(&descriptor)?;
+        let mut slots = Slots::open(&self.lock, descriptor, &keyring)?;
+        let goal = match self.destination {
+            Destination::NewestVersion => Goal::NewestVersion,
+            _ => slots.admit(&keyring, cmk.as_ref(), verifier).map_err(named)?,
+        };
+        let plan = Plan::new(self.selection.clone(), goal);
+        // Files are renamed and made while we walk: what a pass has missed, the next one finds.
+        let mut moved = 0;
+        let mut last = Tally::default();
+        let mut failure = None;
+        for _ in 0..MOST_PASSES {
+            let lockout = self.args.allow_lockout;
+            let task = Online::new(mounted, volume_id, &keyring, &plan, lockout);
+            let passed = self.pass(&mounted.tree, &task);
+            let found = passed.tally.rewrapped;
+            last = passed.tally.after(moved);
+            moved += found;
+            failure = passed.failure;
+            if found == 0 || failure.is_some() || self.is_interrupted() {
+                break;
+            }
+        }
+        self.tree.sync_file_system().map_err(|error| named(error.into()))?;
+        if let Some(failure) = failure {
+            if moved == 0 {
+                slots.withdraw().map_err(named)?;
+            }
+            return Err(failure);
+        }
+        let slots_moved = slots.refresh(&keyring, &plan).map_err(named)?;
+        Ok(Report {
+            volume: volume_id,
+            mount_point: Some(mounted.mount_point.clone()),
+            slots_moved,
+            retired: Vec::new(),
+            // The mount may make files under the old key at any time.
+            still_open: slots.to_retire(&plan, &last),
+            tally: last,
+            interrupted: self.is_interrupted(),
+        })
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn descriptor(&self) -> Outcome<Descriptor> {
@@ -163,3 +222,6 @@ fn watch_signals() -> Outcome<Arc<AtomicBool>> {
     }
     Ok(stop)
 }
+
+/// A volume in which files are made without end is left to the next run.
+const MOST_PASSES: usize = 5;

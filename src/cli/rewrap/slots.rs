@@ -16,6 +16,8 @@ pub struct Slots<'a> {
     lock: &'a RewrapLock,
     descriptor: Descriptor,
     volume_key: Secret,
+    /// The key that [`Self::admit`] has opened the volume to.
+    admitted: Option<KeyName>,
 }
 
 impl<'a> Slots<'a> {
@@ -26,7 +28,7 @@ impl<'a> Slots<'a> {
         keyring: &Keyring,
     ) -> Result<Self, KeyError> {
         let volume_key = keyring.open_volume_key(&descriptor)?;
-        Ok(Self { lock, descriptor, volume_key })
+        Ok(Self { lock, descriptor, volume_key, admitted: None })
     }
 
     /// The volume key.
@@ -52,17 +54,28 @@ impl<'a> Slots<'a> {
         let target = KeyName::of(&envelope);
         let goal = Goal::Key(target.clone(), envelope.key_version);
         if self.place_of(&target).is_none() {
-            let mut descriptor = self.descriptor.clone();
+            let mut descriptor = self.read_again()?;
             descriptor.key_slots.push(KeySlot { envelope, supplied: verifier });
             self.lock.update(&descriptor)?;
             self.descriptor = descriptor;
+            self.admitted = Some(target);
         }
         Ok(goal)
     }
 
+    /// Closes the volume again to a destination that no file has reached.
+    pub fn withdraw(&mut self) -> Result<(), VolumeError> {
+        let Some(name) = self.admitted.take() else { return Ok(()) };
+        let mut descriptor = self.read_again()?;
+        descriptor.key_slots.retain(|slot| KeyName::of(&slot.envelope) != name);
+        self.lock.update(&descriptor)?;
+        self.descriptor = descriptor;
+        Ok(())
+    }
+
     /// Moves the slots that are meant to the newest version of their key, where it is held.
     pub fn refresh(&mut self, keyring: &Keyring, plan: &Plan) -> Result<u64, VolumeError> {
-        let mut descriptor = self.descriptor.clone();
+        let mut descriptor = self.read_again()?;
         let mut moved = 0;
         for slot in &mut descriptor.key_slots {
             let current = &slot.envelope;
@@ -95,7 +108,7 @@ impl<'a> Slots<'a> {
     /// Takes away the slots of keys that files were moved from, where none is left under them.
     /// The files must be durable where they are now.
     pub fn retire(&mut self, plan: &Plan, tally: &Tally) -> Result<Vec<KeyName>, VolumeError> {
-        let mut descriptor = self.descriptor.clone();
+        let mut descriptor = self.read_again()?;
         let mut retired = Vec::new();
         descriptor.key_slots.retain(|slot| {
             let goes = is_retired(&slot.envelope, plan, tally);
@@ -116,6 +129,13 @@ impl<'a> Slots<'a> {
         let slots = self.descriptor.key_slots.iter();
         let retired = slots.filter(|slot| is_retired(&slot.envelope, plan, tally));
         retired.map(|slot| KeyName::of(&slot.envelope)).collect()
+    }
+
+    /// A mount that came meanwhile may have added a slot of its own.
+    fn read_again(&self) -> Result<Descriptor, VolumeError> {
+        let found = self.lock.descriptor()?;
+        let same = found.filter(|found| found.volume_id == self.descriptor.volume_id);
+        same.ok_or_else(|| VolumeError::Volume("its descriptor was replaced".to_owned()))
     }
 
     fn place_of(&self, name: &KeyName) -> Option<usize> {

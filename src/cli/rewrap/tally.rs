@@ -126,6 +126,12 @@ impl Tally {
         self.examples.extend(other.examples.into_iter().take(room));
     }
 
+    /// The same when `before` of those that are there already were moved by an earlier pass.
+    pub fn after(self, before: u64) -> Self {
+        let already_there = self.already_there.saturating_sub(before);
+        Self { rewrapped: self.rewrapped + before, already_there, ..self }
+    }
+
     /// How many were left.
     pub fn left_count(&self) -> u64 {
         self.left.values().sum()
