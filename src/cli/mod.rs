@@ -13,6 +13,7 @@ mod options;
 mod output;
 #[allow(dead_code, reason = "for the deletion of a CMK")]
 mod references;
+mod rekey;
 mod remount;
 mod rewrap;
 mod serve;
@@ -55,6 +56,10 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Inspect(args) => inspect::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Rekey(args) => {
+            logging::start(cli.verbose, None);
+            rekey::run(args)
+        }
         Command::Rewrap(args) => {
             logging::start(cli.verbose, None);
             rewrap::run(args, cli.keystore.clone())
