@@ -13,7 +13,11 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[allow(dead_code, reason = "for the deletion of a CMK")]
+mod references;
+mod rekey;
 mod remount;
+mod rewrap;
 mod serve;
 mod stats;
 mod unlock;
@@ -57,6 +61,14 @@ fn run(cli: &Cli) -> Outcome {
         Command::Key(args) => {
             logging::start(cli.verbose, None);
             key::run(args, cli.keystore.clone(), &key::count_in_given_volumes)
+        }
+        Command::Rekey(args) => {
+            logging::start(cli.verbose, None);
+            rekey::run(args)
+        }
+        Command::Rewrap(args) => {
+            logging::start(cli.verbose, None);
+            rewrap::run(args, cli.keystore.clone())
         }
     }
 }
