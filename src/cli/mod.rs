@@ -12,7 +12,10 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[allow(dead_code, reason = "for the deletion of a CMK")]
+mod references;
 mod remount;
+mod rewrap;
 mod serve;
 mod stats;
 mod unlock;
@@ -55,7 +58,11 @@ fn run(cli: &Cli) -> Outcome {
         Command::Stats(args) => stats::run(args),
         Command::Key(args) => {
             logging::start(cli.verbose, None);
-            key::run(args, cli.keystore.clone(), &key::count_in_given_volumes)
+            key::run(args, cli.keystore.clone())
+        }
+        Command::Rewrap(args) => {
+            logging::start(cli.verbose, None);
+            rewrap::run(args, cli.keystore.clone())
         }
     }
 }

@@ -25,6 +25,7 @@ mod pinned;
 mod ranges;
 mod reach;
 mod renames;
+mod rewrap;
 mod system;
 mod types;
 mod xattrs;
