@@ -159,11 +159,11 @@ impl Keystore {
     /// The record `id` and the stamp of its file.
     pub(super) fn read_stamped<R: Record>(&self, id: &str) -> Result<Option<(R, Stamp)>, KeyError> {
         let name = file_name::<R>(id);
-        let Some((bytes, stamp)) = self.dir.read_stamped(&name, MAX_RECORD_LEN)? else {
+        let Some(content) = self.dir.read_stamped(&name, MAX_RECORD_LEN)? else {
             return Ok(None);
         };
-        open(&self.record_key, id, &bytes)
-            .map(|record| Some((record, stamp)))
+        open(&self.record_key, id, &content.bytes)
+            .map(|record| Some((record, content.stamp)))
             .map_err(|problem| KeyError::Damaged { path: self.dir.path_of(&name), problem })
     }
 

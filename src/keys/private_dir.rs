@@ -38,6 +38,14 @@ pub(super) struct Stamp {
     len: u64,
 }
 
+/// What was read of a file.
+pub(super) struct Content {
+    /// Its bytes; wiped when dropped.
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// The stamp of exactly this content.
+    pub(super) stamp: Stamp,
+}
+
 /// The right to write into the directory, held against other processes and threads.
 pub(super) struct DirLock<'a> {
     dir: &'a PrivateDir,
@@ -100,7 +108,7 @@ impl PrivateDir {
         name: &str,
         limit: usize,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
-        Ok(self.read_stamped(name, limit)?.map(|(bytes, _)| bytes))
+        Ok(self.read_stamped(name, limit)?.map(|content| content.bytes))
     }
 
     /// The same with the stamp of what was read.
@@ -108,7 +116,7 @@ impl PrivateDir {
         &self,
         name: &str,
         limit: usize,
-    ) -> Result<Option<(Zeroizing<Vec<u8>>, Stamp)>, KeyError> {
+    ) -> Result<Option<Content>, KeyError> {
         let path = self.path_of(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match openat(&self.fd, name, flags, Mode::empty()) {
@@ -123,7 +131,7 @@ impl PrivateDir {
         }
         refuse_shared(&path, &stat, "600")?;
         match read_bounded(File::from(fd), limit) {
-            Ok(Some(bytes)) => Ok(Some((bytes, Stamp::of(&stat)))),
+            Ok(Some(bytes)) => Ok(Some(Content { bytes, stamp: Stamp::of(&stat) })),
             Ok(None) => {
                 Err(KeyError::Damaged { path, problem: format!("is longer than {limit} bytes") })
             }
@@ -291,9 +299,15 @@ pub(super) fn read_bounded(
     mut source: impl Read,
     limit: usize,
 ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
+    // Wiping takes its time, so the buffer grows only as it must.
+    let mut bytes = Zeroizing::new(vec![0; FIRST_READ_LEN.min(limit) + 1]);
     let mut filled = 0;
     while filled <= limit {
+        if filled == bytes.len() {
+            let mut larger = Zeroizing::new(vec![0; (2 * filled).min(limit + 1)]);
+            larger[..filled].copy_from_slice(&bytes);
+            bytes = larger;
+        }
         match source.read(&mut bytes[filled..]) {
             Ok(0) => break,
             Ok(read) => filled += read,
@@ -326,6 +340,7 @@ fn step() -> Result<(), Errno> {
 
 const LOCK_NAME: &str = "lock";
 const TEMPORARY_PREFIX: &str = ".tmp.";
+const FIRST_READ_LEN: usize = 8 << 10;
 /// Ten ticks of the slowest clock that kernels are built with.
 const SETTLING_TIME: Duration = Duration::from_millis(100);
 
@@ -460,8 +475,9 @@ mod tests {
         assert_eq!(dir.stamp("f").unwrap(), None);
         for round in 0..20_u8 {
             lock.replace("f", &[round]).unwrap();
-            let (bytes, stamp) = dir.read_stamped("f", 9).unwrap().unwrap();
-            assert_eq!((bytes.as_slice(), dir.stamp("f").unwrap()), (&[round][..], Some(stamp)));
+            let content = dir.read_stamped("f", 9).unwrap().unwrap();
+            assert_eq!(content.bytes.as_slice(), [round]);
+            assert_eq!(dir.stamp("f").unwrap(), Some(content.stamp));
         }
         let stamp = dir.stamp("f").unwrap().unwrap();
         assert!(!stamp.is_settled(), "it was replaced just now");
@@ -478,6 +494,13 @@ mod tests {
         assert_eq!(read_bounded(&b"1234"[..], 4).unwrap().unwrap().as_slice(), b"1234");
         assert!(read_bounded(&b"12345"[..], 4).unwrap().is_none());
         assert!(read_bounded(io::repeat(0), 4).unwrap().is_none());
+        for len in [8191, 8192, 8193, 8194, 40_000] {
+            let long: Vec<u8> = (0..len).map(|index: u32| index.to_le_bytes()[1]).collect();
+            let read = |limit| read_bounded(long.as_slice(), limit).unwrap();
+            assert_eq!(*read(long.len()).unwrap(), long);
+            assert_eq!(*read(1 << 20).unwrap(), long);
+            assert!(read(long.len() - 1).is_none());
+        }
         let (_scratch, dir) = private();
         dir.lock().unwrap().replace("f", b"12345").unwrap();
         assert!(matches!(dir.read("f", 4), Err(KeyError::Damaged { .. })));

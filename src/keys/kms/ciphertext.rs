@@ -128,3 +128,120 @@ const HEAD_LEN: usize = 8 + 16 + 4;
 const SALT_LEN: usize = 16;
 const OVERHEAD: usize = HEAD_LEN + SALT_LEN + NONCE_LEN + TAG_LEN;
 const LABEL: &[u8] = b"ssefs kms ciphertext blob v1\0";
+
+#[cfg(test)]
+mod tests {
+    use aes_gcm::aead::{Aead, Payload};
+    use aes_gcm::{Aes256Gcm, KeyInit};
+    use data_encoding::HEXLOWER;
+    use hmac::{Hmac, Mac};
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::any;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+    use sha2::Sha256;
+
+    use super::*;
+
+    const MATERIAL: [u8; 32] = [7; 32];
+    const VECTOR: &str =
+        concat!("7373656673434231", "00112233445566778899aabbccddeeff", "02000000",);
+
+    fn key_id() -> KeyId {
+        KeyId("00112233-4455-6677-8899-aabbccddeeff".into())
+    }
+
+    fn context(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    fn open(
+        bytes: &[u8],
+        material: &[u8; 32],
+        context: &BTreeMap<String, String>,
+    ) -> Option<Vec<u8>> {
+        let opened = Blob::parse(bytes).ok()?.open(&Secret::copy_from(material), context);
+        opened.ok().map(|plaintext| plaintext.to_vec())
+    }
+
+    /// HMAC, HKDF and AES-GCM of RustCrypto, and the layout by its table.
+    fn open_independently(bytes: &[u8], aad_of_context: &[u8]) -> Option<Vec<u8>> {
+        let hmac = |key: &[u8], message: &[u8]| {
+            let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).unwrap();
+            mac.update(message);
+            <[u8; 32]>::from(mac.finalize().into_bytes())
+        };
+        let pseudorandom = hmac(&[], &MATERIAL);
+        let label = [b"ssefs kms ciphertext blob v1\0".as_slice(), &bytes[28..44], &[1]].concat();
+        let cipher = Aes256Gcm::new(&hmac(&pseudorandom, &label).into());
+        let nonce: [u8; 12] = bytes[44..56].try_into().unwrap();
+        let aad = [&bytes[..28], aad_of_context].concat();
+        cipher.decrypt(&nonce.into(), Payload { msg: &bytes[56..], aad: &aad }).ok()
+    }
+
+    #[test]
+    fn another_implementation_opens_it_by_the_table() {
+        let pairs = context(&[("b", "2"), ("a", "one")]);
+        let material = Secret::copy_from(&MATERIAL);
+        let bytes = seal(&key_id(), 2, &material, &pairs, b"payroll");
+        assert_eq!(HEXLOWER.encode(&bytes[..28]), VECTOR);
+        let aad = b"\x02\0\0\0\x01\0\0\0a\x03\0\0\0one\x01\0\0\0b\x01\0\0\x002";
+        assert_eq!(open_independently(&bytes, aad).unwrap(), b"payroll");
+        let blob = Blob::parse(&bytes).unwrap();
+        assert_eq!((blob.key_id.clone(), blob.version), (key_id(), 2));
+        assert_eq!(open(&bytes, &MATERIAL, &pairs).unwrap(), b"payroll");
+    }
+
+    #[test]
+    fn any_altered_byte_and_any_other_length_is_refused() {
+        let pairs = context(&[("department", "finance")]);
+        let bytes = seal(&key_id(), 1, &Secret::copy_from(&MATERIAL), &pairs, b"secret");
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut altered = bytes.clone();
+                altered[at] ^= 1 << bit;
+                assert!(open(&altered, &MATERIAL, &pairs).is_none(), "byte {at}, bit {bit}");
+            }
+            assert!(open(&bytes[..at], &MATERIAL, &pairs).is_none(), "cut at {at}");
+        }
+        assert!(open(&[&bytes[..], &[0]].concat(), &MATERIAL, &pairs).is_none());
+        assert!(open(&bytes, &[8; 32], &pairs).is_none(), "other material");
+        assert!(Blob::parse(&[0; OVERHEAD + MAX_PLAINTEXT_LEN + 1]).is_err());
+    }
+
+    #[test]
+    fn contexts_do_not_run_into_each_other() {
+        let contexts = [
+            context(&[]),
+            context(&[("a", "bc")]),
+            context(&[("ab", "c")]),
+            context(&[("a", "b"), ("c", "")]),
+            context(&[("a", "b"), ("c", "d")]),
+            context(&[("a", "")]),
+        ];
+        for sealed_with in &contexts {
+            let material = Secret::copy_from(&MATERIAL);
+            let bytes = seal(&key_id(), 1, &material, sealed_with, b"x");
+            for opened_with in &contexts {
+                let opens = open(&bytes, &MATERIAL, opened_with).is_some();
+                assert_eq!(opens, opened_with == sealed_with, "{sealed_with:?} {opened_with:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sealed_opens(
+            plaintext in vec(any::<u8>(), 1..=MAX_PLAINTEXT_LEN),
+            version in any::<u32>(),
+            pairs in btree_map("\\PC{0,9}", "\\PC{0,9}", 0..4),
+        ) {
+            let bytes = seal(&key_id(), version, &Secret::copy_from(&MATERIAL), &pairs, &plaintext);
+            prop_assert_eq!(open(&bytes, &MATERIAL, &pairs), Some(plaintext));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in vec(any::<u8>(), 0..5000)) {
+            prop_assert!(open(&bytes, &MATERIAL, &BTreeMap::new()).is_none());
+        }
+    }
+}

@@ -10,6 +10,8 @@ mod grant;
 mod local;
 pub mod policy;
 mod record;
+#[cfg(test)]
+mod rules_tests;
 mod state;
 
 pub use action::Action;

@@ -109,7 +109,7 @@ impl CmkRecord {
             self.lifecycle.apply(command, now).map_err(|refusal| refusal.of_key(&self.key_id))?;
         self.lifecycle = transition.to;
         Ok(transition.added.map(|rotation| {
-            &*self.add_version(rotation, material.unwrap_or_else(Secret::random), now)
+            self.add_version(rotation, material.unwrap_or_else(Secret::random), now)
         }))
     }
 

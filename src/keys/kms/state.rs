@@ -281,8 +281,10 @@ impl Lifecycle {
 
     fn add_on_demand(&mut self, rotation: RotationType) -> Result<RotationType, Refusal> {
         if self.on_demand_rotations >= MAX_ON_DEMAND || self.newest_version >= MAX_VERSIONS {
-            let problem =
-                format!("was rotated on demand {MAX_ON_DEMAND} times, which is all it may be");
+            let problem = format!(
+                "cannot be rotated again: {MAX_ON_DEMAND} rotations on demand are allowed, and \
+                 {MAX_VERSIONS} versions"
+            );
             return Err(Refusal { code: ErrorCode::LimitExceeded, problem });
         }
         self.on_demand_rotations += 1;

@@ -46,7 +46,10 @@ impl LocalKms {
         let own = Identity::own();
         self.audited(Call::by_itself("RotateKey", &own, key_id), |call| {
             let lock = self.keystore.lock()?;
-            let Some(mut record) = read()? else { return Ok(call.drop_event()) };
+            let Some(mut record) = read()? else {
+                call.drop_event();
+                return Ok(());
+            };
             if let Some(added) = record.command(Command::Tick, None, now)? {
                 call.version(added);
                 call.additional("rotationType", added.rotation.name());
@@ -68,7 +71,10 @@ impl LocalKms {
             let lock = self.keystore.lock()?;
             match CmkRecord::read(&self.keystore, key_id)? {
                 Some((record, _)) if record.lifecycle.is_deleted(now) => {}
-                _ => return Ok(call.drop_event()),
+                _ => {
+                    call.drop_event();
+                    return Ok(());
+                }
             }
             let mut aliases = Aliases::read(&self.keystore)?;
             let staged = aliases.remove_of(key_id).then(|| aliases.stage(&lock)).transpose()?;

@@ -40,8 +40,9 @@ use call::Call;
 /// processes may use the keystore at the same time.
 ///
 /// A key that is used or described is named by its id or by an alias; where it is changed, by its
-/// id only, as an alias could be moved meanwhile. The key's policy and grants decide who may do what with it. Making and listing keys belongs to no key:
-/// it is allowed to the owner of the keystore and to root, who can read the keystore anyway.
+/// id only, as an alias could be moved meanwhile. The key's policy and grants decide who may do
+/// what with it. Making and listing keys belongs to no key: it is allowed to the owner of the
+/// keystore and to root, who can read the keystore anyway.
 pub struct LocalKms {
     keystore: Arc<Keystore>,
     audit: Arc<AuditLog>,
@@ -150,8 +151,8 @@ impl LocalKms {
         Ok(key_id)
     }
 
-    /// Changes one key, named by its id: `edit` gets its record once the caller is known to have the right, and
-    /// what it leaves is made visible after the event.
+    /// Changes one key, named by its id: `edit` gets its record once the caller is known to have
+    /// the right, and what it leaves is made visible after the event.
     fn change<T>(
         &self,
         mut call: Call<'_>,
@@ -208,5 +209,9 @@ fn allowed(
     Err(KmsError::new(ErrorCode::AccessDenied, message))
 }
 
+#[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
