@@ -20,6 +20,7 @@ use crate::crypto::{Secret, derive};
 pub struct Keystore {
     dir: PrivateDir,
     record_key: Secret,
+    audit_key: Secret,
 }
 
 /// The right to write records, held against other processes and threads. Taken before any lock
@@ -201,8 +202,18 @@ impl Keystore {
         Ok(KeystoreLock { keystore: self, lock: self.dir.lock()? })
     }
 
+    /// The key of the audit log's MACs.
+    pub(super) fn audit_key(&self) -> &Secret {
+        &self.audit_key
+    }
+
+    /// The directory `name` in it, made if it is missing.
+    pub(super) fn subdirectory(&self, name: &str) -> Result<PrivateDir, KeyError> {
+        self.dir.subdirectory(name)
+    }
+
     fn with_root(dir: PrivateDir, root: &Secret) -> Self {
-        Self { dir, record_key: derive(root, RECORD_LABEL) }
+        Self { dir, record_key: derive(root, RECORD_LABEL), audit_key: derive(root, AUDIT_LABEL) }
     }
 }
 
@@ -277,6 +288,7 @@ fn not_a_keystore(path: &Path) -> KeyError {
 }
 
 const RECORD_LABEL: &[u8] = b"ssefs keystore records v1";
+const AUDIT_LABEL: &[u8] = b"ssefs keystore audit log v1";
 const MAX_RECORD_LEN: usize = 1 << 20;
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use data_encoding::HEXLOWER;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, openat,
-    renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, mkdirat,
+    openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -85,6 +85,47 @@ impl PrivateDir {
                 .map_err(|source| KeyError::Io { path: parent.to_owned(), source })?;
         }
         Self::open(path)
+    }
+
+    /// Opens the directory `name` in it, making it first with mode 0700.
+    pub(super) fn subdirectory(&self, name: &str) -> Result<Self, KeyError> {
+        let path = self.path_of(name);
+        match mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) => self.sync()?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(io_error(&path, error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            openat(&self.fd, name, flags, Mode::empty()).map_err(|error| io_error(&path, error))?;
+        refuse_shared(&path, &fstat(&fd).map_err(|error| io_error(&path, error))?, "700")?;
+        Ok(Self { fd, path })
+    }
+
+    /// Opens a file of it for reading and writing; one that it makes has mode 0600.
+    pub(super) fn open_file(&self, name: &str, further: OFlags) -> Result<OwnedFd, KeyError> {
+        let path = self.path_of(name);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | further;
+        let fd = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| io_error(&path, error))?;
+        let stat = fstat(&fd).map_err(|error| io_error(&path, error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(KeyError::Unsafe { path, problem: "is not a regular file".to_owned() });
+        }
+        refuse_shared(&path, &stat, "600")?;
+        Ok(fd)
+    }
+
+    /// Whether the name still stands for the open file.
+    pub(super) fn holds(&self, name: &str, fd: &OwnedFd) -> bool {
+        let named = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        matches!((named, fstat(fd)), (Ok(named), Ok(open)) if identity(named) == identity(open))
+    }
+
+    /// Makes what was created and renamed in it durable.
+    pub(super) fn sync(&self) -> Result<(), KeyError> {
+        fsync(&self.fd).map_err(|error| io_error(&self.path, error))
     }
 
     /// Where it was opened.
