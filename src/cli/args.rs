@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::rekey::RekeyArgs;
 use super::rewrap::RewrapArgs;
 
 /// An encrypted file system: a directory is mounted at a second place, and every file
@@ -41,6 +42,8 @@ pub enum Command {
     Key(super::key::args::KeyCommandArgs),
     /// Move files to the newest version of their key, or to another key, without touching data
     Rewrap(RewrapArgs),
+    /// Give files new data keys and encrypt their data anew
+    Rekey(RekeyArgs),
 }
 
 /// `ssefs mount`.

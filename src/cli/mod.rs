@@ -14,6 +14,7 @@ mod options;
 mod output;
 #[allow(dead_code, reason = "for the deletion of a CMK")]
 mod references;
+mod rekey;
 mod remount;
 mod rewrap;
 mod serve;
@@ -59,6 +60,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Key(args) => {
             logging::start(cli.verbose, None);
             key::run(args, cli.keystore.clone())
+        }
+        Command::Rekey(args) => {
+            logging::start(cli.verbose, None);
+            rekey::run(args)
         }
         Command::Rewrap(args) => {
             logging::start(cli.verbose, None);

@@ -213,7 +213,7 @@ impl<'a> Rewrap<'a> {
 }
 
 /// Set by the first signal that asks to end; a second one ends at once.
-fn watch_signals() -> Outcome<Arc<AtomicBool>> {
+pub(in crate::cli) fn watch_signals() -> Outcome<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))
