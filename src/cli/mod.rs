@@ -60,7 +60,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Stats(args) => stats::run(args),
         Command::Key(args) => {
             logging::start(cli.verbose, None);
-            key::run(args, cli.keystore.clone(), &key::count_in_given_volumes)
+            key::run(args, cli.keystore.clone())
         }
         Command::Rekey(args) => {
             logging::start(cli.verbose, None);
