@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::kms_options::KmsArgs;
+use super::rekey::RekeyArgs;
+use super::rewrap::RewrapArgs;
 
 /// An encrypted file system: a directory is mounted at a second place, and every file
 /// written there is stored encrypted in the first, with a key of its own.
@@ -39,6 +41,10 @@ pub enum Command {
     Stats(StatsArgs),
     /// Make and manage the keys of mode 'kms': who may use them, rotation, deletion
     Key(super::key::args::KeyCommandArgs),
+    /// Move files to the newest version of their key, or to another key, without touching data
+    Rewrap(RewrapArgs),
+    /// Give files new data keys and encrypt their data anew
+    Rekey(RekeyArgs),
 }
 
 /// `ssefs mount`.

@@ -21,14 +21,8 @@ use super::exit::Outcome;
 use args::{KeyCommand, KeyCommandArgs};
 use session::Session;
 
-pub use deletion::{CountReferences, count_in_given_volumes};
-
-/// The command. `count_references` tells how many files still need a key.
-pub fn run(
-    args: &KeyCommandArgs,
-    keystore: Option<PathBuf>,
-    count_references: CountReferences<'_>,
-) -> Outcome {
+/// The command.
+pub fn run(args: &KeyCommandArgs, keystore: Option<PathBuf>) -> Outcome {
     crate::sys::process::forbid_dumps().map_err(session::not_hardened)?;
     let session = match &args.command {
         KeyCommand::Create(create) => Session::open_or_create(keystore, create.passphrase)?,
@@ -44,7 +38,7 @@ pub fn run(
         KeyCommand::Disable(args) => manage::disable(&session, args),
         KeyCommand::Rotate(args) => rotation::rotate(&session, args),
         KeyCommand::Rotation(args) => rotation::run(&session, args),
-        KeyCommand::ScheduleDeletion(args) => deletion::schedule(&session, args, count_references),
+        KeyCommand::ScheduleDeletion(args) => deletion::schedule(&session, args),
         KeyCommand::CancelDeletion(args) => deletion::cancel(&session, args),
         KeyCommand::Alias(command) => alias::run(&session, command),
         KeyCommand::Policy(command) => policy::run(&session, command),

@@ -13,7 +13,11 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[allow(dead_code, reason = "for the deletion of a CMK")]
+mod references;
+mod rekey;
 mod remount;
+mod rewrap;
 mod serve;
 mod stats;
 mod unlock;
@@ -56,7 +60,15 @@ fn run(cli: &Cli) -> Outcome {
         Command::Stats(args) => stats::run(args),
         Command::Key(args) => {
             logging::start(cli.verbose, None);
-            key::run(args, cli.keystore.clone(), &key::count_in_given_volumes)
+            key::run(args, cli.keystore.clone())
+        }
+        Command::Rekey(args) => {
+            logging::start(cli.verbose, None);
+            rekey::run(args)
+        }
+        Command::Rewrap(args) => {
+            logging::start(cli.verbose, None);
+            rewrap::run(args, cli.keystore.clone())
         }
     }
 }

@@ -370,7 +370,7 @@ fn keystore_at_hand(plan: &UnlockPlan) -> Option<Keystore> {
     }
 }
 
-fn key_from_descriptor(number: i32) -> Outcome<Secret> {
+pub(super) fn key_from_descriptor(number: i32) -> Outcome<Secret> {
     let name = format!("descriptor {number}");
     let file = crate::sys::fd::take(number).map_err(|_| {
         Failure::new(
@@ -382,11 +382,11 @@ fn key_from_descriptor(number: i32) -> Outcome<Secret> {
 }
 
 /// Whatever is wrong with a key file, it is the key and not the keystore.
-fn key_file_failure(error: KeyError) -> Failure {
+pub(super) fn key_file_failure(error: KeyError) -> Failure {
     Failure::new(Exit::Key, format!("key: {error}"))
 }
 
-fn keystore_failure(error: KeyError) -> Failure {
+pub(super) fn keystore_failure(error: KeyError) -> Failure {
     let exit = match &error {
         // A passphrase that is missing or wrong.
         KeyError::Unusable(_) => Exit::Key,
@@ -402,7 +402,7 @@ fn keystore_failure(error: KeyError) -> Failure {
 }
 
 /// What is wrong with a volume names its directory; what is wrong with a key does not.
-fn name_directory(error: VolumeError, backing: &Path) -> Failure {
+pub(super) fn name_directory(error: VolumeError, backing: &Path) -> Failure {
     let is_key = matches!(error, VolumeError::Key(_));
     let failure = Failure::from(error);
     if is_key {
@@ -411,7 +411,7 @@ fn name_directory(error: VolumeError, backing: &Path) -> Failure {
     Failure::new(failure.exit, format!("{}: {}", backing.display(), failure.message))
 }
 
-fn foreign(backing: &Path) -> Failure {
+pub(super) fn foreign(backing: &Path) -> Failure {
     Failure::new(
         Exit::Backing,
         format!(

@@ -75,7 +75,13 @@ impl FsError {
     /// could not be had, a store that fails. What a program did wrong is its own affair.
     pub fn report(&self) {
         match self {
-            Self::Volume { source: VolumeError::Key(_), .. } => warn!("{self}"),
+            Self::Volume {
+                source:
+                    VolumeError::Key(_)
+                    | VolumeError::KeyNotHeld { .. }
+                    | VolumeError::NotItsEnvelope { .. },
+                ..
+            } => warn!("{self}"),
             Self::Volume { source: VolumeError::Backing(source), .. }
             | Self::Backing { source, .. } => {
                 if is_store_failure(source) {
@@ -137,6 +143,8 @@ fn of_volume(error: &VolumeError) -> i32 {
         VolumeError::Withdrawn { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::TooLarge => Errno::FBIG.raw_os_error(),
         VolumeError::ReadOnly => Errno::ROFS.raw_os_error(),
+        VolumeError::NotItsEnvelope { .. } => Errno::BADMSG.raw_os_error(),
+        VolumeError::KeyNotHeld { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::Header(_)
         | VolumeError::OtherVolume { .. }
         | VolumeError::Integrity { .. }

@@ -26,6 +26,7 @@ mod pinned;
 mod ranges;
 mod reach;
 mod renames;
+mod rewrap;
 mod system;
 mod types;
 mod withdrawal;

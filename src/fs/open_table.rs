@@ -199,11 +199,19 @@ impl OpenInode {
     /// Brings the header up to date and puts back the modification time: what is no change of
     /// the content must not undo a `utimensat`.
     pub fn settle(&self, wrap: impl FnOnce(VolumeError) -> FsError) -> Result<(), FsError> {
+        self.keep_time(|file| file.settle().map_err(wrap))
+    }
+
+    /// Writes what is no change of the content, and puts back the modification time.
+    pub fn keep_time(
+        &self,
+        write: impl FnOnce(&EncryptedFile) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
         let _modifying = lock(&self.modifying);
         let disk = self.disk();
         let before = disk.stat().at(self.node);
         // Whatever `stat` says: without it the file would not open again.
-        self.file().settle().map_err(wrap)?;
+        write(self.file())?;
         let (before, after) = (before?, disk.stat().at(self.node)?);
         self.stamp.store(stamp(&after), Ordering::Relaxed);
         if after.mtime == before.mtime {

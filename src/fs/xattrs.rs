@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::description::{is_described, value_of};
 use super::directory_keys::KEY_ID;
 use super::error::{At, refused};
+use super::rewrap::ENVELOPE;
 use super::{FileSystem, FsError, NodeId};
 use crate::keys::Caller;
 use crate::store::tree::{FileKind, XattrMode};
@@ -31,13 +32,17 @@ enum Owner {
     Header(String),
     /// The counters of the mount.
     Stats,
+    /// The volume, at the root.
+    Volume(String),
+    /// The envelope of a file, for a rewrap.
+    Envelope,
     /// Nothing has this name, and nothing may.
     Reserved,
 }
 
 impl FileSystem {
     /// The value of an extended attribute; `ENODATA` if there is none.
-    pub fn xattr(&self, _: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
+    pub fn xattr(&self, caller: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
         match self.owner(node, name)? {
             Owner::Backing => self.reach(node)?.xattr(name).at(node),
@@ -47,6 +52,8 @@ impl FileSystem {
                 let text = serde_json::to_vec(&self.statistics_report());
                 text.map_err(|_| FsError::Refused { node, errno: Errno::IO })
             }
+            Owner::Volume(value) => Ok(value.into_bytes()),
+            Owner::Envelope => self.envelope(caller, node),
             Owner::Reserved => refused(node, Errno::NODATA),
         }
     }
@@ -75,6 +82,9 @@ impl FileSystem {
         flags: i32,
     ) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
+        if name == ENVELOPE {
+            return self.rewrap(caller, node, value);
+        }
         self.check_changeable(node, name)?;
         let mode = XattrMode::from_raw(flags.cast_unsigned()).at(node)?;
         let reached = self.reach(node)?;
@@ -105,7 +115,11 @@ impl FileSystem {
         match self.owner(node, name)? {
             Owner::Backing => Ok(()),
             Owner::Off => refused(node, Errno::OPNOTSUPP),
-            Owner::Header(_) | Owner::Stats | Owner::Reserved => refused(node, Errno::PERM),
+            Owner::Header(_)
+            | Owner::Stats
+            | Owner::Volume(_)
+            | Owner::Envelope
+            | Owner::Reserved => refused(node, Errno::PERM),
         }
     }
 
@@ -113,10 +127,19 @@ impl FileSystem {
         if name == ACL_ACCESS || name == ACL_DEFAULT {
             return Ok(if self.options.acl { Owner::Backing } else { Owner::Off });
         }
+        if name == ENVELOPE {
+            return Ok(Owner::Envelope);
+        }
         let Some(field) = name.as_bytes().strip_prefix(OWN_PREFIX.as_bytes()) else {
             return Ok(Owner::Backing);
         };
         let (_, kind) = self.nodes.object(node).ok_or(FsError::Stale { node })?;
+        if node == NodeId::ROOT
+            && let Some(value) = name.to_str().map(|name| self.volume_field(name)).transpose()?
+            && let Some(value) = value
+        {
+            return Ok(Owner::Volume(value));
+        }
         Ok(match str::from_utf8(field) {
             _ if name == KEY_ID && kind == FileKind::Directory => Owner::Backing,
             _ if name == STATS && node == NodeId::ROOT => Owner::Stats,

@@ -52,6 +52,22 @@ impl Keyring {
         default_provider(&providers, self.default_mode)?.wrap(dek, previous, binding, access)
     }
 
+    /// Wraps a DEK that exists under the newest material of the key that its envelope names.
+    pub fn wrap_again(
+        &self,
+        dek: &Secret,
+        current: &Envelope,
+        binding: Binding,
+        access: &Access<'_>,
+    ) -> Result<Envelope, KeyError> {
+        let providers = self.providers()?;
+        let provider = holder(&providers, current, |provider| {
+            provider.authorise(current, binding, access, false)
+        })?;
+        let access = Access { key_id: Some(&current.key_id), ..*access };
+        provider.wrap(dek, Some(current), binding, &access)
+    }
+
     /// The DEK of an envelope. The caller's right is checked first, whether the DEK is cached
     /// or not. May block while a provider unwraps; other files do not wait for it.
     pub fn dek(

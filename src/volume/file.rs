@@ -8,6 +8,7 @@ use super::error::VolumeError;
 use super::gaps::Gaps;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
+use crate::crypto::Secret;
 use crate::format::{
     CipherOffset, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize, Prologue,
     StateFlags, StateRecord, Suite, is_foreign, plain_size,
@@ -52,10 +53,7 @@ impl EncryptedFile {
         if volume_id != volume.id() {
             return Err(VolumeError::OtherVolume { file: file_id, found: volume_id });
         }
-        let (keys, state) = unlock(volume, &header, &page, access)?;
-        if state.epoch > volume.epoch() {
-            return Err(FormatError::Malformed { what: "state record (epoch to come)" }.into());
-        }
+        let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
         let seals = state.seal_count;
         let pages = EntryPages::new(page);
         content.sealing =
@@ -241,14 +239,22 @@ pub(super) fn read_first_page(
     Ok(page)
 }
 
+/// What an unlocked header gives.
+pub(super) struct Unlocked {
+    pub(super) dek: Secret,
+    pub(super) keys: FileKeys,
+    /// Authenticated.
+    pub(super) state: StateRecord,
+}
+
 /// Unwraps the DEK by the envelope that is claimed to be in force, else by the spare one, and
 /// authenticates the state.
-fn unlock(
+pub(super) fn unlock(
     volume: &Volume,
     header: &Header,
     page: &Page,
     access: &Access<'_>,
-) -> Result<(FileKeys, StateRecord), VolumeError> {
+) -> Result<Unlocked, VolumeError> {
     let Prologue { file_id, volume_id, .. } = header.prologue;
     let binding = Binding { volume: volume_id, file: file_id };
     let mut refused = None;
@@ -272,7 +278,10 @@ fn unlock(
                 _ => return Err(error.into()),
             },
         };
-        return Ok((keys, state));
+        if state.epoch > volume.epoch() {
+            return Err(FormatError::Malformed { what: "state record (epoch to come)" }.into());
+        }
+        return Ok(Unlocked { dek, keys, state });
     }
     Err(refused.map_or(FormatError::Malformed { what: "envelope (none)" }.into(), Into::into))
 }

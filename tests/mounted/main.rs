@@ -7,6 +7,7 @@ mod command;
 mod crash;
 mod encryption;
 mod harness;
+mod key_command;
 mod keys;
 mod model;
 mod mount8;

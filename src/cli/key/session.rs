@@ -39,33 +39,29 @@ impl Session {
                 ),
             ));
         }
-        Self::new(open_existing(&path)?)
+        Self::new(open(&path, Keystore::open)?)
     }
 
     /// The same, making a keystore where there is none.
     pub(super) fn open_or_create(keystore: Option<PathBuf>, protect: bool) -> Outcome<Self> {
         let path = Keystore::locate(keystore.as_deref());
-        let is_new = !has_entries(&path);
-        let keystore = match (is_new, protect) {
-            (true, true) => {
-                let prompt = format!("New passphrase for the keystore {}: ", path.display());
-                let passphrase = Passphrase::prompt_new(&prompt).map_err(keystore_failure)?;
-                Keystore::create_protected(&path, &passphrase).map_err(keystore_failure)
-            }
-            (true, false) => Keystore::open_or_create(&path).map_err(keystore_failure),
-            (false, true) if !Keystore::is_protected(&path).map_err(keystore_failure)? => {
-                Err(Failure::new(
-                    Exit::Keystore,
-                    format!(
-                        "{}: the keystore is there already and has no passphrase; --passphrase \
-                         is for a new one",
-                        path.display()
-                    ),
-                ))
-            }
-            (false, _) => open_existing(&path),
-        };
-        Self::new(keystore?)
+        if Keystore::is_protected(&path).map_err(keystore_failure)? || !protect {
+            return Self::new(open(&path, Keystore::open_or_create)?);
+        }
+        if has_entries(&path) {
+            return Err(Failure::new(
+                Exit::Keystore,
+                format!(
+                    "{}: the keystore is there already and has no passphrase; --passphrase is \
+                     for a new one",
+                    path.display()
+                ),
+            ));
+        }
+        let prompt = format!("New passphrase for the keystore {}: ", path.display());
+        let made = Passphrase::prompt_new(&prompt)
+            .and_then(|passphrase| Keystore::create_protected(&path, &passphrase));
+        Self::new(made.map_err(keystore_failure)?)
     }
 
     fn new(keystore: Keystore) -> Outcome<Self> {
@@ -156,12 +152,13 @@ pub(super) fn not_hardened(error: io::Error) -> Failure {
     Failure::new(Exit::Other, format!("core dumps cannot be switched off: {error}"))
 }
 
-fn open_existing(path: &Path) -> Outcome<Keystore> {
+/// Opens the keystore at `path`, by `plainly` if no passphrase protects it.
+fn open(path: &Path, plainly: fn(&Path) -> Result<Keystore, KeyError>) -> Outcome<Keystore> {
     let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
         let prompt = format!("Passphrase of the keystore {}: ", path.display());
         Passphrase::prompt(&prompt).and_then(|typed| Keystore::open_protected(path, &typed))
     } else {
-        Keystore::open(path)
+        plainly(path)
     };
     opened.map_err(keystore_failure)
 }
