@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::kms_options::KmsArgs;
 use super::rekey::RekeyArgs;
 use super::rewrap::RewrapArgs;
 
@@ -30,7 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Mount a backing directory, making it a volume if it is empty
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     /// Unmount, and wait until everything is on the backing store
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
@@ -55,6 +56,9 @@ pub struct MountArgs {
 
     #[command(flatten)]
     pub key: KeyArgs,
+
+    #[command(flatten, next_help_heading = "Keys of the KMS")]
+    pub kms: KmsArgs,
 
     /// Options, separated by commas, as in /etc/fstab; see the manual page
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
@@ -158,7 +162,7 @@ mod tests {
 
     fn mount(line: &str) -> MountArgs {
         match parse(line).unwrap().command {
-            Command::Mount(args) => args,
+            Command::Mount(args) => *args,
             other => panic!("{other:?}"),
         }
     }

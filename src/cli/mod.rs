@@ -6,6 +6,7 @@ mod checks;
 mod exit;
 mod inspect;
 mod key;
+mod kms_options;
 mod logging;
 mod mount;
 mod mount8;

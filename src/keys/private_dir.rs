@@ -98,9 +98,8 @@ impl PrivateDir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd =
             openat(&self.fd, name, flags, Mode::empty()).map_err(|error| io_error(&path, error))?;
-        let stat = fstat(&fd).map_err(|error| io_error(&path, error))?;
-        refuse_shared(&path, &stat, "700")?;
-        Ok(Self { fd, path, owner: stat.st_uid })
+        refuse_shared(&path, &fstat(&fd).map_err(|error| io_error(&path, error))?, "700")?;
+        Ok(Self { fd, path, owner: self.owner })
     }
 
     /// Opens a file of it for reading and writing; one that it makes has mode 0600.

@@ -45,7 +45,8 @@ mod tests {
         assert!(stands(reader.as_fd()).unwrap());
         let unwaited = {
             use std::os::unix::fs::OpenOptionsExt;
-            let _io = signal_hook::flag::register(libc::SIGIO, Default::default()).unwrap();
+            let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let _io = signal_hook::flag::register(libc::SIGIO, broken).unwrap();
             OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path)
         };
         assert_eq!(unwaited.unwrap_err().raw_os_error(), Some(libc::EAGAIN));

@@ -259,6 +259,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_record_is_read_and_written_as_it_is() {
+        let documented = r#"{"aliases":{"alias/a":{"key_id":"k","created":1,"updated":2}}}"#;
+        let aliases: Aliases = serde_json::from_str(documented).unwrap();
+        assert_eq!(aliases.key_of(&name("alias/a")).unwrap().0, "k");
+        assert_eq!(serde_json::to_string(&aliases).unwrap(), documented);
+        assert!(serde_json::from_str::<Aliases>(&documented.replace("alias/a", "a")).is_err());
+    }
+
+    #[test]
     fn they_are_bounded_and_fit_into_their_record() {
         let scratch = tempfile::tempdir().unwrap();
         let keystore = Keystore::open_or_create(&scratch.path().join("k")).unwrap();

@@ -136,7 +136,7 @@ impl CmkCache {
 /// The error for a key that is not in the keystore.
 pub(super) fn not_found(keystore: &Keystore, given: &str) -> KmsError {
     let message = format!(
-        "the keystore {} holds no key {given}: `ssefs key list` shows its keys; name another \
+        "the keystore {} holds no key {given:?}: `ssefs key list` shows its keys; name another \
          keystore with --keystore",
         keystore.path().display()
     );

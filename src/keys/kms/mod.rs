@@ -3,12 +3,14 @@
 
 mod action;
 mod alias;
+mod bucket_key;
 mod ciphertext;
 mod cmk;
 mod error;
 mod grant;
 mod local;
 pub mod policy;
+mod provider;
 mod record;
 #[cfg(test)]
 mod rules_tests;
@@ -16,6 +18,7 @@ mod state;
 
 pub use action::Action;
 pub use alias::{Alias, AliasName};
+pub use bucket_key::BucketKeyLimits;
 pub use cmk::Cmk;
 pub use error::{ErrorCode, KmsError};
 pub use grant::{Constraints, Grant};
@@ -24,6 +27,7 @@ pub use local::{
     LocalKms, RotationStatus,
 };
 pub use policy::{Decision, Policy, Request};
+pub use provider::{AuditLevel, CONTEXT_PREFIX, KmsOptions, KmsProvider};
 pub use state::{
     DEFAULT_DELETION_DAYS, DEFAULT_ROTATION_DAYS, DELETION_DAYS, KeyState, MAX_ON_DEMAND, Origin,
     ROTATION_DAYS, RotationType,

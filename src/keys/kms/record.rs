@@ -171,3 +171,177 @@ fn material_id(key_id: &KeyId, material: &Secret) -> String {
 }
 
 const MATERIAL_ID_LABEL: &[u8] = b"ssefs kms material id v1\0";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy, any, prop_oneof};
+    use proptest::proptest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KEY_ID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+
+    /// Any JSON as a record of a CMK.
+    #[derive(Serialize, Deserialize)]
+    struct Raw(Value);
+    impl Record for Raw {
+        const KIND: &'static str = "cmk";
+    }
+
+    fn example() -> Value {
+        let version = |version: u32, rotation: &str, material: u8, material_id: &str| {
+            json!({
+                "version": version,
+                "created": 1_700_000_000_u64 + u64::from(version),
+                "rotation": rotation,
+                "material_id": material_id,
+                "material": HEXLOWER.encode(&[material; 32]),
+            })
+        };
+        json!({
+            "key_id": KEY_ID,
+            "description": "payroll",
+            "created": 1_700_000_000_u64,
+            "lifecycle": {
+                "state": "PendingDeletion",
+                "deletion": 1_702_592_000_u64,
+                "origin": "AWS_KMS",
+                "rotation": {"period_days": 365, "next": 1_731_536_000_u64},
+                "on_demand_rotations": 1,
+                "newest_version": 2,
+            },
+            "policy": Policy::default_for(0).to_json(),
+            "grants": [{
+                "GrantId": "ab".repeat(32),
+                "Name": "readers",
+                "GranteePrincipal": {"Group": "0"},
+                "Operations": ["Decrypt"],
+                "Constraints": {"EncryptionContextSubset": {"a": "b"}},
+                "CreationDate": 1_700_000_001_u64,
+                "IssuingAccount": 0,
+            }],
+            "versions": [
+                version(1, "INITIAL", 1, FIRST_MATERIAL_ID),
+                version(2, "ON_DEMAND", 2, SECOND_MATERIAL_ID),
+            ],
+        })
+    }
+
+    fn read(json: Value) -> Result<Option<CmkRecord>, KeyError> {
+        let scratch = tempfile::tempdir().unwrap();
+        let keystore = Keystore::open_or_create(&scratch.path().join("k")).unwrap();
+        keystore.lock().unwrap().write(KEY_ID, &Raw(json)).unwrap();
+        let read = CmkRecord::read(&keystore, &KeyId(KEY_ID.into()))?;
+        Ok(read.map(|(record, _)| record))
+    }
+
+    #[test]
+    fn the_documented_record_is_read_and_written_as_it_is() {
+        let mut record = read(example()).unwrap().unwrap();
+        assert_eq!(record.version(2).unwrap().secret().expose(), &[2; 32]);
+        assert_eq!(serde_json::to_value(&record).unwrap(), example());
+        record.versions.clear();
+        for (material, rotation) in [(1, RotationType::Initial), (2, RotationType::OnDemand)] {
+            record.add_version(rotation, Secret::copy_from(&[material; 32]), 0);
+        }
+        let ids: Vec<_> = record.versions.iter().map(|one| one.material_id.as_str()).collect();
+        assert_eq!(ids, [FIRST_MATERIAL_ID, SECOND_MATERIAL_ID]);
+    }
+
+    #[test]
+    fn a_record_that_contradicts_itself_is_refused() {
+        let breaks: [(&str, Value); 17] = [
+            ("/key_id", json!("00112233-4455-6677-8899-aabbccddeef0")),
+            ("/lifecycle/state", json!("Enabled")),
+            ("/lifecycle/state", json!("PendingImport")),
+            ("/lifecycle/state", json!("Unavailable")),
+            ("/lifecycle/deletion", json!(null)),
+            ("/lifecycle/origin", json!("EXTERNAL")),
+            ("/lifecycle/rotation/period_days", json!(0)),
+            ("/lifecycle/rotation/period_days", json!(2561)),
+            ("/lifecycle/newest_version", json!(1)),
+            ("/lifecycle/newest_version", json!(3)),
+            ("/lifecycle/newest_version", json!(u32::MAX)),
+            ("/versions/0/version", json!(2)),
+            ("/versions/1/version", json!(1)),
+            ("/versions/1/material", json!("00")),
+            ("/versions", json!([])),
+            ("/policy", json!("{}")),
+            ("/grants/0/Operations", json!(["NoSuchAction"])),
+        ];
+        for (place, value) in breaks {
+            let mut broken = example();
+            *broken.pointer_mut(place).unwrap() = value.clone();
+            let refused = read(broken);
+            assert!(matches!(refused, Err(KeyError::Damaged { .. })), "{place} {value}");
+        }
+        let mut unknown = example();
+        unknown["lifecycle"]["multi_region"] = json!(true);
+        assert!(matches!(read(unknown), Err(KeyError::Damaged { .. })), "from a newer ssefs");
+    }
+
+    fn places() -> impl Strategy<Value = &'static str> {
+        proptest::sample::select(vec![
+            "/created",
+            "/lifecycle/state",
+            "/lifecycle/deletion",
+            "/lifecycle/origin",
+            "/lifecycle/rotation",
+            "/lifecycle/rotation/period_days",
+            "/lifecycle/rotation/next",
+            "/lifecycle/on_demand_rotations",
+            "/lifecycle/newest_version",
+            "/versions/0/version",
+            "/versions/0/created",
+            "/versions/1",
+            "/grants/0",
+        ])
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(json!(null)),
+            any::<u64>().prop_map(Value::from),
+            (0..4_u64).prop_map(Value::from),
+            Just(json!(u32::MAX)),
+            proptest::sample::select(vec!["Enabled", "Disabled", "EXTERNAL", "PendingImport"])
+                .prop_map(Value::from),
+        ]
+    }
+
+    proptest! {
+        /// Whoever holds the root key can write any record: it is refused, or it works.
+        #[test]
+        fn hostile_records_do_no_harm(
+            breaks in proptest::collection::vec((places(), values()), 1..4),
+            now in any::<u64>(),
+        ) {
+            let mut broken = example();
+            for (place, value) in breaks {
+                if let Some(member) = broken.pointer_mut(place) {
+                    *member = value;
+                }
+            }
+            if let Ok(Some(mut record)) = read(broken) {
+                for command in [
+                    Command::Tick,
+                    Command::CancelDeletion,
+                    Command::Enable,
+                    Command::Tick,
+                    Command::RotateOnDemand,
+                    Command::EnableRotation { days: 90 },
+                    Command::ScheduleDeletion { days: 7 },
+                ] {
+                    let _ = record.command(command, None, now);
+                    assert!(record.is_consistent());
+                }
+            }
+        }
+    }
+
+    const FIRST_MATERIAL_ID: &str =
+        "3d1cf367e3052ee6d74abf9b822de7d534cfe52499167d59d62c39f866cbd4cb";
+    const SECOND_MATERIAL_ID: &str =
+        "f12a26c1bae1abd6a2add22fe1ee9c3511c6010bc92bca80a3202e8fe21df78f";
+}

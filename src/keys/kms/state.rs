@@ -162,10 +162,13 @@ impl Lifecycle {
             KeyState::PendingDeletion => true,
         };
         let external = self.origin == Origin::External;
+        let (least, most) = ROTATION_DAYS;
+        let period = self.rotation.map_or(least, |schedule| schedule.period_days);
         waits == self.deletion.is_some()
             && has_material
             && (external || self.newest_version > 0)
             && !(external && self.rotation.is_some())
+            && (least..=most).contains(&period)
     }
 
     /// Whether the day of its deletion has come: the key is gone, whatever is left of it.

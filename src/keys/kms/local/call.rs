@@ -13,6 +13,7 @@ use crate::keys::error::KeyError;
 use crate::keys::identity::Identity;
 use crate::keys::kms::action::Action;
 use crate::keys::kms::error::KmsError;
+use crate::keys::kms::policy::Policy;
 use crate::keys::kms::record::Version;
 
 /// A request and what is to be recorded of it.
@@ -67,9 +68,16 @@ impl<'a> Call<'a> {
         Self { name, key_id: Some(key_id.clone()), ..call }
     }
 
-    /// A member of `requestParameters`; never a secret.
+    /// A member of `requestParameters`; never a secret. Longer text than any that is taken is
+    /// left out.
     pub(super) fn parameter(&mut self, name: &'static str, value: impl Into<Value>) {
-        self.parameters.insert(name, value.into());
+        let value = match value.into() {
+            Value::String(text) if text.len() > MAX_PARAMETER_LEN => {
+                Value::String(format!("({} bytes)", text.len()))
+            }
+            value => value,
+        };
+        self.parameters.insert(name, value);
     }
 
     /// A member of `additionalEventData`; never a secret.
@@ -144,6 +152,8 @@ fn event_error(error: &KmsError) -> EventError {
     EventError { code, message: error.to_string() }
 }
 
+/// As long as a policy may be.
+const MAX_PARAMETER_LEN: usize = Policy::MAX_LEN;
 static NO_CONTEXT: BTreeMap<String, String> = BTreeMap::new();
 /// AWS KMS's name for a failure of its own.
 const INTERNAL: &str = "KMSInternalException";
