@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 
 use super::statement::{Effect, Statement};
 use super::{ActionSet, Policy};
@@ -129,11 +130,14 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether the groups can be read: the kernel tells no process for callers of another PID
-    /// namespace.
+    /// Whether the groups can be read. The kernel tells no process for callers of another PID
+    /// namespace, and `/proc` may be mounted so that it hides those of other users.
     pub(super) fn knows_groups(&self) -> bool {
         match self.who {
-            Who::Process(identity) => identity.caller().pid != 0,
+            Who::Process(identity) => {
+                let pid = identity.caller().pid;
+                pid != 0 && File::open(format!("/proc/{pid}/status")).is_ok()
+            }
             Who::Assumed { .. } => true,
         }
     }
@@ -322,14 +326,19 @@ mod tests {
 
     #[test]
     fn a_group_is_denied_to_a_process_whose_groups_are_hidden() {
-        let hidden = Identity::of(Caller { uid: ALICE, gid: ALICE, pid: 0 });
-        let context = BTreeMap::new();
-        let request = Request::new(&hidden, Action::Decrypt, &context);
         let everybody = r#"{"Effect": "Allow", "Principal": "*", "Action": "kms:*"}"#;
         let deny = r#"{"Effect": "Deny", "Principal": {"Group": 5000}, "Action": "kms:Decrypt"}"#;
-        assert!(decide(&policy(&[everybody]), &[], &request).is_allowed());
-        let denied = policy(&[everybody, deny]);
-        assert_eq!(decide(&denied, &[], &request).to_string(), "denied by statement 2");
+        let context = BTreeMap::new();
+        for pid in [0, u32::MAX] {
+            let hidden = Identity::of(Caller { uid: ALICE, gid: ALICE, pid });
+            let request = Request::new(&hidden, Action::Decrypt, &context);
+            assert!(decide(&policy(&[everybody]), &[], &request).is_allowed());
+            let denied = policy(&[everybody, deny]);
+            assert_eq!(decide(&denied, &[], &request).to_string(), "denied by statement 2");
+        }
+        let own = Identity::own();
+        let request = Request::new(&own, Action::Decrypt, &context);
+        assert!(decide(&policy(&[everybody, deny]), &[], &request).is_allowed());
     }
 
     #[test]
