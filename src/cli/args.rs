@@ -35,6 +35,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Show counters of a mount: open files, cached keys, operations
     Stats(StatsArgs),
+    /// Show, verify and sum up the audit log of keys
+    Audit(super::audit::AuditArgs),
 }
 
 /// `ssefs mount`.

@@ -35,6 +35,8 @@ pub enum Exit {
     Busy,
     /// There is no ssefs mount at the path.
     NotMounted,
+    /// The audit log was altered, or a part of it is missing.
+    AuditFinding,
 }
 
 /// A command that failed.
@@ -51,7 +53,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -64,6 +66,7 @@ impl Exit {
         Self::Format,
         Self::Busy,
         Self::NotMounted,
+        Self::AuditFinding,
     ];
 
     /// The number. Documented in the README and the manual page.
@@ -81,6 +84,7 @@ impl Exit {
             Self::Format => 9,
             Self::Busy => 10,
             Self::NotMounted => 11,
+            Self::AuditFinding => 12,
         }
     }
 

@@ -2,6 +2,7 @@
 //! `mount.fuse.ssefs` it is a helper of mount(8).
 
 mod args;
+mod audit;
 mod checks;
 mod exit;
 mod inspect;
@@ -52,6 +53,7 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Inspect(args) => inspect::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Audit(args) => audit::run(args, cli.keystore.as_deref()),
     }
 }
 
