@@ -45,6 +45,8 @@ pub enum Command {
     Rewrap(RewrapArgs),
     /// Give files new data keys and encrypt their data anew
     Rekey(RekeyArgs),
+    /// Show, verify and sum up the audit log of keys
+    Audit(super::audit::AuditArgs),
 }
 
 /// `ssefs mount`.

@@ -2,6 +2,7 @@
 //! `mount.fuse.ssefs` it is a helper of mount(8).
 
 mod args;
+mod audit;
 mod checks;
 mod exit;
 mod inspect;
@@ -70,6 +71,7 @@ fn run(cli: &Cli) -> Outcome {
             logging::start(cli.verbose, None);
             rewrap::run(args, cli.keystore.clone())
         }
+        Command::Audit(args) => audit::run(args, cli.keystore.as_deref()),
     }
 }
 

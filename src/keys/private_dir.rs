@@ -171,7 +171,10 @@ impl PrivateDir {
             return Err(KeyError::Unsafe { path, problem });
         }
         refuse_shared(&path, &stat, "600")?;
-        match read_bounded(File::from(fd), limit) {
+        // Files are replaced, never grown: a buffer of their size is enough, and a larger one
+        // would cost more to wipe than the file to read.
+        let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
+        match read_bounded(File::from(fd), limit.min(size)) {
             Ok(Some(bytes)) => Ok(Some(Content { bytes, stamp: Stamp::of(&stat) })),
             Ok(None) => {
                 Err(KeyError::Damaged { path, problem: format!("is longer than {limit} bytes") })

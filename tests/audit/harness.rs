@@ -151,6 +151,12 @@ pub fn key_id() -> KeyId {
     KeyId("b7c2f3ce-6d4a-4c39-9a43-0d2f8f4cbb10".to_owned())
 }
 
+/// Whether a program is on the `PATH`.
+pub fn program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
 /// Says why a test proves nothing here; the caller returns.
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("unnamed").to_owned();

@@ -2,8 +2,10 @@
 //! power cut takes more from it than is promised.
 
 mod appending;
+mod command;
 mod crash;
 mod full_disk;
 mod harness;
+mod page;
 mod power_cut;
 mod tamper;

@@ -96,13 +96,18 @@ impl Picture {
         LinesBackwards { picture: self, left, open: None, before: 0, held: Vec::new() }
     }
 
+    /// The path of a segment, for messages.
+    pub(super) fn path_of(&self, segment: u32) -> PathBuf {
+        self.dir.join(segment_name(segment))
+    }
+
     fn open(&self, segment: u32) -> Result<File, KeyError> {
-        let path = self.dir.join(segment_name(segment));
+        let path = self.path_of(segment);
         File::open(&path).map_err(|source| KeyError::Io { path, source })
     }
 
     fn failed(&self, segment: u32, source: io::Error) -> KeyError {
-        KeyError::Io { path: self.dir.join(segment_name(segment)), source }
+        KeyError::Io { path: self.path_of(segment), source }
     }
 }
 
@@ -182,8 +187,15 @@ impl Iterator for LinesBackwards<'_> {
 const BUFFER_LEN: usize = 256 << 10;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A log of one segment with this text.
+    pub(in super::super) fn log_of(text: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(segment_name(1)), text).unwrap();
+        dir
+    }
 
     #[test]
     fn backwards_is_the_reverse_of_forwards() {

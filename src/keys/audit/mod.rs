@@ -5,13 +5,16 @@
 mod appender;
 mod body;
 mod event;
+mod filter;
 mod frame;
 mod group_sync;
 mod head;
 mod lines;
 mod place;
+mod reader;
 mod recovery;
 mod registration;
+mod summary;
 mod surroundings;
 mod time;
 mod verify;
@@ -25,8 +28,15 @@ use serde_json::json;
 
 pub use body::escape_path;
 pub use event::{Event, EventError, Target};
+pub use filter::{FileFilter, Filter};
 pub use frame::Link;
+pub use place::DIR_NAME;
+pub use reader::{AuditReader, AuditRecord, Outcome, UserIdentity};
 pub use registration::{from_pem, to_pem};
+pub use summary::{
+    Bucket, Counts, FileSummary, Incident, KeySummary, MAX_REFUSALS, Refusal, Span, Summary,
+    UserSummary,
+};
 pub use surroundings::Surroundings;
 pub use time::UtcTime;
 pub use verify::{Expectation, Finding, FindingKind, MAX_FINDINGS, Trust, Verification, verify};

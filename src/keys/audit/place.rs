@@ -191,7 +191,7 @@ pub(super) fn read_from(fd: &OwnedFd, offset: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The directory of the log in the keystore.
-pub(super) const DIR_NAME: &str = "audit";
+pub const DIR_NAME: &str = "audit";
 pub(super) const HEAD_NAME: &str = "head";
 pub(super) const LOCK_NAME: &str = "lock";
 pub(super) const PUBLIC_KEY_NAME: &str = "public-key.pem";
