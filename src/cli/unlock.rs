@@ -287,14 +287,14 @@ impl Brought {
                  its id or alias with --key-id",
             ));
         }
-        let provider =
-            AuditLog::open(Arc::clone(keystore), plan.kms.audit.clone()).and_then(|audit| {
-                let kms = Arc::new(LocalKms::new(Arc::clone(keystore), Arc::new(audit)));
-                let default_key = named.as_deref().filter(|_| is_default);
-                KmsProvider::new(kms, default_key, volume, plan.kms.provider_options())
-            });
-        match provider {
-            Ok(provider) => Ok(Some(provider)),
+        let default_key = named.as_deref().filter(|_| is_default);
+        match kms_provider(Arc::clone(keystore), volume, default_key, &plan.kms) {
+            Ok(provider) => {
+                if let Err(error) = keystore.remember_volume(volume, &plan.backing, now()) {
+                    log::warn!("the keystore does not note that this volume uses it: {error}");
+                }
+                Ok(Some(provider))
+            }
             Err(error) if is_default => Err(error.into()),
             Err(error) => {
                 log::warn!("files of mode kms stay closed: {error}");
@@ -302,6 +302,18 @@ impl Brought {
             }
         }
     }
+}
+
+/// The provider of kms mode over a keystore; `default_key` names the CMK of new files.
+pub fn kms_provider(
+    keystore: Arc<Keystore>,
+    volume: VolumeId,
+    default_key: Option<&str>,
+    choices: &KmsChoices,
+) -> Result<KmsProvider, KeyError> {
+    let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), choices.audit.clone())?);
+    let kms = Arc::new(LocalKms::new(keystore, audit));
+    KmsProvider::new(kms, default_key, volume, choices.provider_options())
 }
 
 fn new_passphrase() -> Result<Passphrase, KeyError> {
@@ -348,6 +360,15 @@ fn open_keystore(plan: &UnlockPlan, kind: DirectoryKind) -> Outcome<Keystore> {
         ));
     } else if kind == DirectoryKind::Empty && plan.mode == Mode::Managed {
         Keystore::open_or_create(path)
+    } else if plan.mode == Mode::Kms && !path.exists() {
+        return Err(Failure::new(
+            Exit::Keystore,
+            format!(
+                "{}: there is no keystore yet; 'ssefs key create' makes one with a first key, \
+                 --keystore or $SSEFS_KEYSTORE names another",
+                path.display()
+            ),
+        ));
     } else {
         Keystore::open(path)
     };

@@ -24,7 +24,7 @@ pub struct Keystore {
 }
 
 /// The right to write records, held against other processes and threads. Taken before any lock
-/// of a provider.
+/// of a provider and of the audit log.
 pub(super) struct KeystoreLock<'a> {
     keystore: &'a Keystore,
     lock: DirLock<'a>,

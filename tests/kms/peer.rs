@@ -1,12 +1,14 @@
 //! Second processes: runs this test program again in a named role on a keystore.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use ssefs::keys::Keystore;
-use ssefs::keys::audit::{AuditLog, AuditOptions};
+use ssefs::keys::audit::{AuditLog, AuditOptions, Surroundings};
 use ssefs::keys::identity::Identity;
 use ssefs::keys::kms::{CreateKey, LocalKms};
 
@@ -19,7 +21,10 @@ pub struct Opened {
 impl Opened {
     pub fn at(path: &Path) -> Self {
         let keystore = Arc::new(Keystore::open_or_create(path).unwrap());
-        let audit = AuditLog::open(Arc::clone(&keystore), AuditOptions::default()).unwrap();
+        let mut surroundings = Surroundings::of_this_machine().unwrap();
+        surroundings.syslog = path.join("no-syslog");
+        let options = AuditOptions::default();
+        let audit = AuditLog::open_in(Arc::clone(&keystore), options, surroundings).unwrap();
         Self { kms: LocalKms::new(keystore, Arc::new(audit)), own: Identity::own() }
     }
 
@@ -69,6 +74,17 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Says why a test is not run, also to who counts it.
+pub fn skip(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let line = format!("SKIPPED {name}: {reason}");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("SSEFS_TEST_SKIPS") {
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        writeln!(file, "{line}").unwrap();
     }
 }
 

@@ -9,6 +9,7 @@ mod encryption;
 mod harness;
 mod key_command;
 mod keys;
+mod kms;
 mod model;
 mod mount8;
 mod posix;

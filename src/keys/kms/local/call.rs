@@ -62,10 +62,15 @@ impl<'a> Call<'a> {
         Self { context, ..Self::read(action, who) }
     }
 
-    /// Of what the KMS does to a key by itself, under the name that CloudTrail has for it.
-    pub(super) fn by_itself(name: &'static str, who: &'a Identity, key_id: &KeyId) -> Self {
-        let call = Self::change(Action::RotateKeyOnDemand, who);
-        Self { name, key_id: Some(key_id.clone()), ..call }
+    /// Of what the KMS does to a key by itself, under the name that CloudTrail has for it; it is
+    /// like `action`, but nobody's right to it is asked for.
+    pub(super) fn by_itself(
+        name: &'static str,
+        action: Action,
+        who: &'a Identity,
+        key_id: &KeyId,
+    ) -> Self {
+        Self { name, key_id: Some(key_id.clone()), ..Self::change(action, who) }
     }
 
     /// A member of `requestParameters`; never a secret. Longer text than any that is taken is

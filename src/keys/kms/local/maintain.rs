@@ -5,6 +5,7 @@ use super::LocalKms;
 use super::call::Call;
 use crate::format::KeyId;
 use crate::keys::identity::Identity;
+use crate::keys::kms::action::Action;
 use crate::keys::kms::alias::Aliases;
 use crate::keys::kms::error::KmsError;
 use crate::keys::kms::record::CmkRecord;
@@ -44,7 +45,8 @@ impl LocalKms {
             return Ok(());
         }
         let own = Identity::own();
-        self.audited(Call::by_itself("RotateKey", &own, key_id), |call| {
+        let call = Call::by_itself("RotateKey", Action::RotateKeyOnDemand, &own, key_id);
+        self.audited(call, |call| {
             let lock = self.keystore.lock()?;
             let Some(mut record) = read()? else {
                 call.drop_event();
@@ -67,7 +69,8 @@ impl LocalKms {
     /// sealed record is unlinked, not overwritten.
     fn destroy(&self, key_id: &KeyId, now: u64) -> Result<(), KmsError> {
         let own = Identity::own();
-        self.audited(Call::by_itself("DeleteKey", &own, key_id), |call| {
+        let call = Call::by_itself("DeleteKey", Action::ScheduleKeyDeletion, &own, key_id);
+        self.audited(call, |call| {
             let lock = self.keystore.lock()?;
             match CmkRecord::read(&self.keystore, key_id)? {
                 Some((record, _)) if record.lifecycle.is_deleted(now) => {}
