@@ -24,11 +24,11 @@ use session::Session;
 /// The command.
 pub fn run(args: &KeyCommandArgs, keystore: Option<PathBuf>) -> Outcome {
     crate::sys::process::forbid_dumps().map_err(session::not_hardened)?;
-    let session = match &args.command {
-        KeyCommand::Create(create) => Session::open_or_create(keystore, create.passphrase)?,
-        _ => Session::open(keystore)?,
+    let keystore = match &args.command {
+        KeyCommand::Create(create) => session::open_or_create(keystore, create.passphrase)?,
+        _ => session::open(keystore)?,
     };
-    let session = session.printing_json(args.json);
+    let session = Session::new(keystore, args)?;
     match &args.command {
         KeyCommand::Create(args) => manage::create(&session, args),
         KeyCommand::List => manage::list(&session),
@@ -49,5 +49,6 @@ pub fn run(args: &KeyCommandArgs, keystore: Option<PathBuf>) -> Outcome {
         KeyCommand::GenerateDataKey(args) => cryptography::generate_data_key(&session, args),
         KeyCommand::ReEncrypt(args) => cryptography::re_encrypt(&session, args),
     }?;
-    session.finish()
+    session.finish();
+    Ok(())
 }

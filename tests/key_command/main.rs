@@ -8,3 +8,4 @@ mod lifecycle;
 mod policies;
 mod refusals;
 mod together;
+mod trail;

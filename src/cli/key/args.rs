@@ -13,9 +13,23 @@ pub struct KeyCommandArgs {
     #[arg(long, global = true)]
     pub json: bool,
 
+    /// What happens when the audit log cannot be written: the request is refused, or done all
+    /// the same
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "required")]
+    pub audit: AuditChoice,
+
     /// What to do.
     #[command(subcommand)]
     pub command: KeyCommand,
+}
+
+/// Whether every request must be in the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditChoice {
+    /// Refused without its record
+    Required,
+    /// Done without one if need be
+    BestEffort,
 }
 
 /// The commands over customer master keys. KEY is a key id or 'alias/NAME'.
@@ -289,7 +303,8 @@ pub struct GrantCreateArgs {
     #[arg(long = "context-subset", value_name = "NAME=VALUE", conflicts_with = "context_equals")]
     pub context_subset: Vec<String>,
 
-    /// Only where the encryption context has this pair and no other than those given
+    /// Only where the encryption context has this pair and no other than those given; files
+    /// have further pairs, so this is for 'encrypt' and its like
     #[arg(long = "context-equals", value_name = "NAME=VALUE")]
     pub context_equals: Vec<String>,
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::args::{AuditChoice, KeyCommandArgs};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::format::KeyId;
@@ -26,54 +27,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Of the keystore that is there.
-    pub(super) fn open(keystore: Option<PathBuf>) -> Outcome<Self> {
-        let path = Keystore::locate(keystore.as_deref());
-        if !path.exists() {
-            return Err(Failure::new(
-                Exit::Keystore,
-                format!(
-                    "{}: there is no keystore yet; 'ssefs key create' makes one, --keystore or \
-                     $SSEFS_KEYSTORE names another",
-                    path.display()
-                ),
-            ));
-        }
-        Self::new(open(&path, Keystore::open)?)
-    }
-
-    /// The same, making a keystore where there is none.
-    pub(super) fn open_or_create(keystore: Option<PathBuf>, protect: bool) -> Outcome<Self> {
-        let path = Keystore::locate(keystore.as_deref());
-        if Keystore::is_protected(&path).map_err(keystore_failure)? || !protect {
-            return Self::new(open(&path, Keystore::open_or_create)?);
-        }
-        if has_entries(&path) {
-            return Err(Failure::new(
-                Exit::Keystore,
-                format!(
-                    "{}: the keystore is there already and has no passphrase; --passphrase is \
-                     for a new one",
-                    path.display()
-                ),
-            ));
-        }
-        let prompt = format!("New passphrase for the keystore {}: ", path.display());
-        let made = Passphrase::prompt_new(&prompt)
-            .and_then(|passphrase| Keystore::create_protected(&path, &passphrase));
-        Self::new(made.map_err(keystore_failure)?)
-    }
-
-    fn new(keystore: Keystore) -> Outcome<Self> {
+    /// Of a keystore, as the arguments want it.
+    pub(super) fn new(keystore: Keystore, args: &KeyCommandArgs) -> Outcome<Self> {
         let keystore = Arc::new(keystore);
-        let audit = AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?;
+        let best_effort = args.audit == AuditChoice::BestEffort;
+        let options = AuditOptions { best_effort, ..AuditOptions::default() };
+        let audit = AuditLog::open(Arc::clone(&keystore), options)?;
         let kms = LocalKms::new(keystore, Arc::new(audit));
-        Ok(Self { kms, who: Identity::own(), json: false })
-    }
-
-    /// With this choice of output.
-    pub(super) fn printing_json(self, json: bool) -> Self {
-        Self { json, ..self }
+        Ok(Self { kms, who: Identity::own(), json: args.json })
     }
 
     /// Whether JSON is wanted.
@@ -95,9 +56,12 @@ impl Session {
         }
     }
 
-    /// Sees to it that everything is in the audit log.
-    pub(super) fn finish(&self) -> Outcome {
-        Ok(self.kms.audit().flush()?)
+    /// Ends the session. All records were written before their answers; what is signed now is
+    /// a checkpoint, and without it the command is done all the same.
+    pub(super) fn finish(&self) {
+        if let Err(error) = self.kms.audit().flush() {
+            log::error!("the audit log has no new checkpoint: {error}");
+        }
     }
 }
 
@@ -152,8 +116,47 @@ pub(super) fn not_hardened(error: io::Error) -> Failure {
     Failure::new(Exit::Other, format!("core dumps cannot be switched off: {error}"))
 }
 
+/// Opens the keystore that is there.
+pub(super) fn open(keystore: Option<PathBuf>) -> Outcome<Keystore> {
+    let path = Keystore::locate(keystore.as_deref());
+    if !path.exists() {
+        return Err(Failure::new(
+            Exit::Keystore,
+            format!(
+                "{}: there is no keystore yet; 'ssefs key create' makes one, --keystore or \
+                 $SSEFS_KEYSTORE names another",
+                path.display()
+            ),
+        ));
+    }
+    unlock(&path, Keystore::open)
+}
+
+/// Opens the keystore, making one where there is none; `protect` asks for the passphrase of a
+/// new one.
+pub(super) fn open_or_create(keystore: Option<PathBuf>, protect: bool) -> Outcome<Keystore> {
+    let path = Keystore::locate(keystore.as_deref());
+    if Keystore::is_protected(&path).map_err(keystore_failure)? || !protect {
+        return unlock(&path, Keystore::open_or_create);
+    }
+    if has_entries(&path) {
+        return Err(Failure::new(
+            Exit::Keystore,
+            format!(
+                "{}: the keystore is there already and has no passphrase; --passphrase is for a \
+                 new one",
+                path.display()
+            ),
+        ));
+    }
+    let prompt = format!("New passphrase for the keystore {}: ", path.display());
+    let made = Passphrase::prompt_new(&prompt)
+        .and_then(|passphrase| Keystore::create_protected(&path, &passphrase));
+    made.map_err(keystore_failure)
+}
+
 /// Opens the keystore at `path`, by `plainly` if no passphrase protects it.
-fn open(path: &Path, plainly: fn(&Path) -> Result<Keystore, KeyError>) -> Outcome<Keystore> {
+fn unlock(path: &Path, plainly: fn(&Path) -> Result<Keystore, KeyError>) -> Outcome<Keystore> {
     let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
         let prompt = format!("Passphrase of the keystore {}: ", path.display());
         Passphrase::prompt(&prompt).and_then(|typed| Keystore::open_protected(path, &typed))

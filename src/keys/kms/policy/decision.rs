@@ -354,6 +354,30 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_over_user_ids_allocates_nothing() {
+        let user = |uid: u32, action: &str| {
+            let principal = format!(r#"{{"User": ["{uid}", "root"]}}"#);
+            format!(r#"{{"Effect": "Allow", "Principal": {principal}, "Action": "{action}"}}"#)
+        };
+        let statements: Vec<_> = (2000..2020).map(|uid| user(uid, "kms:*")).collect();
+        let last = user(ALICE, "kms:Decrypt");
+        let condition = r#"{"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Condition":
+            {"StringEqualsIgnoreCase": {"kms:EncryptionContext:dept": ["IT", "Sales*"]},
+             "StringNotLike": {"kms:EncryptionContext:dept": "*r"}}}"#;
+        let mut all: Vec<&str> = statements.iter().map(String::as_str).collect();
+        all.extend([last.as_str(), condition]);
+        let policy = policy(&all);
+        // The name is looked up once.
+        assert!(decrypt(&policy, &[], ALICE, &[]).starts_with("allowed by statement 21"));
+        let context = pairs(&[("dept", "hr")]);
+        let request = Request::simulated(ALICE, &[], Action::Decrypt, &context);
+        let used = allocation_counter::measure(|| {
+            assert!(decide(&policy, &[], &request).is_allowed());
+        });
+        assert_eq!(used.count_total, 0);
+    }
+
+    #[test]
     fn who_is_locked_out() {
         let own = Identity::own();
         let uid = own.caller().uid;
