@@ -50,7 +50,7 @@ pub struct RekeyArgs {
 pub fn run(args: &RekeyArgs) -> Outcome {
     let stop = watch_signals()?;
     // A broken lease shows when it is asked for; the signal only must not end the process.
-    signal_hook::flag::register(libc::SIGIO, Arc::default())
+    signal_hook::flag::register(libc::SIGIO, Arc::new(AtomicBool::new(false)))
         .map_err(|error| Failure::new(Exit::Other, error))?;
     let mut result = Ok(());
     for path in &args.files {

@@ -12,4 +12,6 @@ mod model;
 mod mount8;
 mod posix;
 mod programs;
+mod rekey;
 mod residue;
+mod rewrap;
