@@ -14,10 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::bench::{one_line, tree};
-use crate::harness::scratch::detach;
 use crate::harness::{
     Bench, NOBODY, Random, User, assert_errno, assert_same, needs_root, pattern, skip, succeed,
-    wait_for,
 };
 use crate::keys::faketime;
 

@@ -45,7 +45,7 @@ impl Gathering<'_> {
     /// Reads keys and asks for passphrases. Makes no key unless the volume can be opened.
     pub fn keys(&self) -> Outcome<Keys> {
         let volume = self.descriptor.volume_id;
-        let from = self.args.from_origin();
+        let from = self.args.old_key_origin();
         let from =
             from.map(|origin| supplied(&origin, Passphrase::prompt, OLD_PROMPT)).transpose()?;
         let to = match self.destination {

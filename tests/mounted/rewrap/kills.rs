@@ -1,9 +1,19 @@
 //! `kill -9` of the command and of the daemon at random points, many times on one volume: every
 //! file reads right with one of the two keys, and a run that is let be completes.
 
-use std::process::Child;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use super::*;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{KEY, check_files, make_files, mount_supplied, rewrap, rewrap_command, two_keys};
+use crate::harness::scratch::detach;
+use crate::harness::{Bench, Random, assert_same, wait_for};
 
 /// Lets it run for a while, then kills it. Whether it was still at work.
 fn kill_after(mut child: Child, delay: Duration) -> bool {

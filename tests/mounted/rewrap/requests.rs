@@ -1,12 +1,16 @@
 //! The attribute by which a mount is asked to rewrap: who may, what is refused, and that it is
 //! nowhere to be seen.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
+use rustix::io::Errno;
 
-use super::*;
-use crate::harness::{ALICE, Setup, is_root};
+use super::{rewrap_command, two_keys};
+use crate::harness::bench::one_line;
+use crate::harness::{ALICE, Bench, Setup, User, assert_errno, is_root};
 
 const ENVELOPE: &str = "system.ssefs.envelope";
 
