@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use rustix::fs::{
-    AtFlags, Mode, OFlags, SeekFrom, Stat, fchmod, fchown, fgetxattr, fstat, fsync, ftruncate,
-    futimens, openat, renameat, seek, statat,
+    AtFlags, Mode, OFlags, RenameFlags, SeekFrom, Stat, fchmod, fchown, fgetxattr, fstat, fsync,
+    ftruncate, futimens, openat, renameat, renameat_with, seek, statat,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use zeroize::Zeroizing;
@@ -50,7 +50,7 @@ pub struct RekeyArgs {
 pub fn run(args: &RekeyArgs) -> Outcome {
     let stop = watch_signals()?;
     // A broken lease shows when it is asked for; the signal only must not end the process.
-    signal_hook::flag::register(libc::SIGIO, Arc::default())
+    signal_hook::flag::register(libc::SIGIO, Arc::new(AtomicBool::new(false)))
         .map_err(|error| Failure::new(Exit::Other, error))?;
     let mut result = Ok(());
     for path in &args.files {
@@ -117,14 +117,38 @@ fn rekey(path: &Path, break_links: bool, stop: &AtomicBool) -> Outcome<Rekeyed> 
     if file_id.as_ref().is_none_or(|new| *new == original.file_id) {
         return Err(failed(Exit::Other, "its copy did not get a data key of its own"));
     }
+    let changed = || failed(Exit::Busy, "it was changed meanwhile, and is left as it was");
     if !is_unchanged(&original).map_err(io_failed)? {
-        return Err(failed(Exit::Busy, "it was changed meanwhile, and is left as it was"));
+        return Err(changed());
     }
-    renameat(&original.directory, copy.name(), &original.directory, &original.name)
-        .map_err(|errno| io_failed(errno.into()))?;
-    copy.keep();
-    fsync(&original.directory).map_err(|errno| io_failed(errno.into()))?;
-    Ok(file_id.map_or(Rekeyed::Empty, Rekeyed::To))
+    match take_name(&original, copy).map_err(io_failed)? {
+        true => Ok(file_id.map_or(Rekeyed::Empty, Rekeyed::To)),
+        false => Err(changed()),
+    }
+}
+
+/// Gives the copy the file's name, durably; false if somebody came to write at that very moment.
+///
+/// The two change names, so that a writer who found the file by its name before, and waits for
+/// the lease, shows afterwards: then they change back.
+fn take_name(original: &Original, copy: Temporary<'_>) -> io::Result<bool> {
+    let Original { directory, name, file, .. } = original;
+    let exchange = || renameat_with(directory, copy.name(), directory, name, RenameFlags::EXCHANGE);
+    match exchange() {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            renameat(directory, copy.name(), directory, name)?;
+            copy.keep();
+            fsync(directory)?;
+            return Ok(true);
+        }
+        exchanged => exchanged?,
+    }
+    let alone = lease::stands(file.as_fd())?;
+    if !alone {
+        exchange()?;
+    }
+    fsync(directory)?;
+    Ok(alone)
 }
 
 /// Opens what can be rekeyed; `None` for an empty file.

@@ -31,6 +31,9 @@ pub fn stands(file: BorrowedFd<'_>) -> io::Result<bool> {
 mod tests {
     use std::fs::{File, OpenOptions};
     use std::os::fd::AsFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
 
@@ -44,9 +47,8 @@ mod tests {
         take(reader.as_fd()).unwrap();
         assert!(stands(reader.as_fd()).unwrap());
         let unwaited = {
-            use std::os::unix::fs::OpenOptionsExt;
-            let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-            let _io = signal_hook::flag::register(libc::SIGIO, broken).unwrap();
+            let _io =
+                signal_hook::flag::register(libc::SIGIO, Arc::new(AtomicBool::new(false))).unwrap();
             OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path)
         };
         assert_eq!(unwaited.unwrap_err().raw_os_error(), Some(libc::EAGAIN));

@@ -9,6 +9,8 @@
 //! mount takes it as a [`RewrapRequest`], which proves that its sender knows the DEK and has
 //! seen the envelope that it replaces.
 
+use std::sync::Arc;
+
 use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
@@ -199,7 +201,7 @@ impl EncryptedFile {
     /// Puts the envelope of a request in place of the one in force, for the same DEK. The mount
     /// must be able to unwrap the one in force itself.
     pub fn rewrap(&self, request: RewrapRequest, access: &Access<'_>) -> Result<(), VolumeError> {
-        let volume = std::sync::Arc::clone(&self.reading().volume);
+        let volume = Arc::clone(&self.reading().volume);
         // A key server may be asked: not under the file's lock.
         let (binding, current) =
             self.envelope().ok_or(FormatError::Malformed { what: "envelope (none)" })?;
@@ -226,7 +228,7 @@ impl Content {
         if self.unsettled {
             self.settle()?;
         }
-        let backing = std::sync::Arc::clone(&self.backing);
+        let backing = Arc::clone(&self.backing);
         let size = self.sealing()?.state.size;
         let gaps = self.gaps.begin_before(blocks_in(PlainSize(size)));
         let sealing = self.sealing_mut()?;

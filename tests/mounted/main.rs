@@ -14,4 +14,6 @@ mod model;
 mod mount8;
 mod posix;
 mod programs;
+mod rekey;
 mod residue;
+mod rewrap;

@@ -99,7 +99,7 @@ pub enum Destination {
 
 impl RewrapArgs {
     /// Where the supplied key comes from that files have.
-    pub fn from_origin(&self) -> Option<KeyOrigin> {
+    pub fn old_key_origin(&self) -> Option<KeyOrigin> {
         let FromKeyArgs { from_key_file, from_key_fd, from_passphrase } = &self.from_key;
         origin(from_key_file.as_ref(), *from_key_fd, *from_passphrase)
     }
@@ -122,7 +122,7 @@ impl RewrapArgs {
     pub fn destination(&self) -> Outcome<Destination> {
         let ToKeyArgs { to_key_file, to_key_fd, to_passphrase } = &self.to_key;
         let supplied = origin(to_key_file.as_ref(), *to_key_fd, *to_passphrase);
-        if supplied == Some(KeyOrigin::File("-".into())) && supplied == self.from_origin() {
+        if supplied == Some(KeyOrigin::File("-".into())) && supplied == self.old_key_origin() {
             return Err(usage("only one of the two keys can come from standard input"));
         }
         match (self.to.as_deref(), supplied) {

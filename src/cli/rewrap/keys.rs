@@ -11,12 +11,13 @@ use crate::cli::kms_options::KmsChoices;
 use crate::cli::unlock::{
     KeyOrigin, key_file_failure, key_from_descriptor, keystore_failure, kms_provider, now,
 };
+use crate::crypto::Secret;
 use crate::format::{Descriptor, KeyId, Mode, SuppliedVerifier};
 use crate::keys::audit::{AuditLog, AuditOptions};
 use crate::keys::kms::{KmsProvider, LocalKms};
 use crate::keys::{
-    DekCache, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase, SuppliedProvider,
-    SuppliedSource, read_key_file,
+    DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
+    SuppliedProvider, SuppliedSource, read_key_file,
 };
 
 /// The keys, ready for use.
@@ -46,18 +47,41 @@ pub struct Gathering<'a> {
 }
 
 impl Gathering<'_> {
-    /// Reads keys and asks for passphrases.
+    /// Reads keys and asks for passphrases. Makes no key unless the volume can be opened.
     pub fn keys(&self) -> Outcome<Keys> {
         let volume = self.descriptor.volume_id;
-        let mut providers: Vec<Box<dyn KeyProvider>> = Vec::new();
-        let (mut verifier, mut cmk) = (None, None);
-        // The first provider of a mode is the one that wraps: the destination comes first.
-        match self.destination {
-            Destination::NewestVersion => {}
-            Destination::Managed => providers.push(Box::new(self.managed_to_wrap()?)),
+        let from = self.args.old_key_origin();
+        let from =
+            from.map(|origin| supplied(&origin, Passphrase::prompt, OLD_PROMPT)).transpose()?;
+        let to = match self.destination {
             Destination::Supplied(origin) => {
-                let source = supplied(origin, Passphrase::prompt_new, "New passphrase: ")?;
-                let key = match self.known(&source)? {
+                Some(supplied(origin, Passphrase::prompt_new, NEW_PROMPT)?)
+            }
+            _ => None,
+        };
+        let known = to.as_ref().map(|source| self.known(source)).transpose()?.flatten();
+        let opens = known.is_some()
+            || *self.destination == Destination::Managed && self.has_slot(Mode::Managed);
+        let had = self.had(from, opens)?;
+        let none_given =
+            had.is_empty() && !opens && !matches!(self.destination, Destination::Kms(_));
+        if none_given {
+            return Err(Failure::new(
+                Exit::Key,
+                "no key of this volume was given: give --from-key-file, --from-key-fd or \
+                 --from-passphrase, or its keystore",
+            ));
+        }
+        let (mut verifier, mut cmk) = (None, None);
+        let wrapping: Option<Box<dyn KeyProvider>> = match (self.destination, to) {
+            (Destination::Managed, _) => Some(Box::new(self.managed_to_wrap()?)),
+            (Destination::Kms(name), _) => {
+                let (provider, key_id) = self.kms_to_wrap(name)?;
+                cmk = Some(key_id);
+                Some(provider)
+            }
+            (_, Some(source)) => {
+                let key = match known {
                     Some(key) => key,
                     None => {
                         let (key, made) = source.new_key()?;
@@ -65,19 +89,34 @@ impl Gathering<'_> {
                         key
                     }
                 };
-                providers.push(Box::new(SuppliedProvider::new(key, volume)));
+                Some(Box::new(SuppliedProvider::new(key, volume)))
             }
-            Destination::Kms(name) => {
-                let (provider, key_id) = self.kms_to_wrap(name)?;
-                providers.push(provider);
-                cmk = Some(key_id);
+            (_, None) => None,
+        };
+        // The first provider of a mode is the one that wraps.
+        let providers: Vec<_> = wrapping.into_iter().chain(had).collect();
+        let mode = providers.first().map_or(Mode::Managed, |provider| provider.mode());
+        // Each file's DEK is needed once.
+        let keyring = Keyring::new(providers, mode, DekCache::new(0, DekCache::DEFAULT_TTL));
+        Ok(Keys { keyring, cmk, verifier })
+    }
+
+    /// The keys that files have, but for the destination's. `opens` says whether that one opens
+    /// the volume already.
+    fn had(&self, from: Option<SuppliedSource>, opens: bool) -> Outcome<Vec<Box<dyn KeyProvider>>> {
+        let mut providers: Vec<Box<dyn KeyProvider>> = Vec::new();
+        match from.map(|source| source.known_key(self.descriptor)) {
+            None => {}
+            Some(Ok(key)) => {
+                providers.push(Box::new(SuppliedProvider::new(key, self.descriptor.volume_id)));
             }
-        }
-        if let Some(origin) = self.args.from_origin() {
-            let ask = "Passphrase of this volume: ";
-            let source = supplied(&origin, Passphrase::prompt, ask)?;
-            let key = source.known_key(self.descriptor)?;
-            providers.push(Box::new(SuppliedProvider::new(key, volume)));
+            // As when a move that was complete is asked for once more.
+            Some(Err(KeyError::WrongKey)) if opens => {
+                log::warn!(
+                    "the supplied key that files are to have had opens this volume no longer"
+                );
+            }
+            Some(Err(error)) => return Err(error.into()),
         }
         if *self.destination != Destination::Managed
             && self.has_slot(Mode::Managed)
@@ -92,20 +131,11 @@ impl Gathering<'_> {
         if !matches!(self.destination, Destination::Kms(_)) && self.has_slot(Mode::Kms) {
             providers.extend(self.kms_at_hand());
         }
-        let mode = providers.first().map(|provider| provider.mode()).ok_or_else(|| {
-            Failure::new(
-                Exit::Key,
-                "no key of this volume was given: give --from-key-file, --from-key-fd or \
-                 --from-passphrase, or its keystore",
-            )
-        })?;
-        // Each file's DEK is needed once.
-        let keyring = Keyring::new(providers, mode, DekCache::new(0, DekCache::DEFAULT_TTL));
-        Ok(Keys { keyring, cmk, verifier })
+        Ok(providers)
     }
 
     /// The key if a verifier of the volume knows it, as it does when a rewrap is taken up again.
-    fn known(&self, source: &SuppliedSource) -> Outcome<Option<crate::crypto::Secret>> {
+    fn known(&self, source: &SuppliedSource) -> Outcome<Option<Secret>> {
         let passphrase = matches!(source, SuppliedSource::Passphrase(_));
         let slots = self.descriptor.slots_of(Mode::Supplied);
         let mut verifiers = slots.filter_map(|slot| slot.supplied.as_ref());
@@ -114,7 +144,7 @@ impl Gathering<'_> {
         }
         match source.known_key(self.descriptor) {
             Ok(key) => Ok(Some(key)),
-            Err(crate::keys::KeyError::WrongKey) => Ok(None),
+            Err(KeyError::WrongKey) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -200,7 +230,7 @@ fn open_keystore(path: &Path) -> Outcome<Keystore> {
 
 fn supplied(
     origin: &KeyOrigin,
-    ask: impl Fn(&str) -> Result<Passphrase, crate::keys::KeyError>,
+    ask: impl Fn(&str) -> Result<Passphrase, KeyError>,
     prompt: &str,
 ) -> Outcome<SuppliedSource> {
     Ok(match origin {
@@ -212,5 +242,7 @@ fn supplied(
     })
 }
 
+const OLD_PROMPT: &str = "Passphrase of this volume: ";
+const NEW_PROMPT: &str = "New passphrase for this volume: ";
 /// Rotation is for mounts; a rewrap goes to the newest version that there is.
 const NO_ROTATION: u32 = 0;

@@ -140,24 +140,26 @@ impl<'a> Rewrap<'a> {
         };
         let plan = Plan::new(self.selection.clone(), goal);
         // Files are renamed and made while we walk: what a pass has missed, the next one finds.
-        let mut moved = 0;
-        let mut last = Tally::default();
+        let mut tally: Option<Tally> = None;
         let mut failure = None;
         for _ in 0..MOST_PASSES {
             let lockout = self.args.allow_lockout;
             let task = Online::new(mounted, volume_id, &keyring, &plan, lockout);
             let passed = self.pass(&mounted.tree, &task);
             let found = passed.tally.rewrapped;
-            last = passed.tally.after(moved);
-            moved += found;
+            tally = Some(match tally {
+                None => passed.tally,
+                Some(before) => before.followed_by(passed.tally),
+            });
             failure = passed.failure;
             if found == 0 || failure.is_some() || self.is_interrupted() {
                 break;
             }
         }
+        let tally = tally.unwrap_or_default();
         self.tree.sync_file_system().map_err(|error| named(error.into()))?;
         if let Some(failure) = failure {
-            if moved == 0 {
+            if tally.rewrapped == 0 {
                 slots.withdraw().map_err(named)?;
             }
             return Err(failure);
@@ -169,8 +171,8 @@ impl<'a> Rewrap<'a> {
             slots_moved,
             retired: Vec::new(),
             // The mount may make files under the old key at any time.
-            still_open: slots.to_retire(&plan, &last),
-            tally: last,
+            still_open: slots.to_retire(&plan, &tally),
+            tally,
             interrupted: self.is_interrupted(),
         })
     }

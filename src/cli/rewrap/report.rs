@@ -57,7 +57,7 @@ impl Report {
             "backing": backing.to_string_lossy(),
             "volume_id": self.volume.to_string(),
             "mount_point": self.mount_point.as_ref().map(|path| path.to_string_lossy()),
-            "files": tally.files(),
+            "files": tally.files,
             "rewrapped": tally.rewrapped,
             "already_there": tally.already_there,
             "not_selected": tally.not_selected,
@@ -77,7 +77,7 @@ impl Report {
         output::line(&format!(
             "volume {}: {} files: {} rewrapped, {} there already, {} not meant, {} empty, {} left",
             self.volume,
-            tally.files(),
+            tally.files,
             tally.rewrapped,
             tally.already_there,
             tally.not_selected,

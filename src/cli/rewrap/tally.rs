@@ -59,6 +59,7 @@ pub struct Left {
 /// The sums.
 #[derive(Debug, Default)]
 pub struct Tally {
+    pub files: u64,
     pub rewrapped: u64,
     pub already_there: u64,
     pub not_selected: u64,
@@ -78,6 +79,7 @@ impl Tally {
         let key = match fate {
             Fate::Skipped => return,
             Fate::Empty => {
+                self.files += 1;
                 self.empty += 1;
                 return;
             }
@@ -94,11 +96,13 @@ impl Tally {
                 key
             }
         };
+        self.files += 1;
         *self.by_key.entry(key).or_default() += 1;
     }
 
     /// Counts a file that was left.
     pub fn leave(&mut self, left: Left) {
+        self.files += 1;
         *self.left.entry(left.reason).or_default() += 1;
         match &left.key {
             Some(key) => *self.by_key.entry(key.clone()).or_default() += 1,
@@ -111,6 +115,7 @@ impl Tally {
 
     /// Adds another one.
     pub fn merge(&mut self, other: Self) {
+        self.files += other.files;
         self.rewrapped += other.rewrapped;
         self.already_there += other.already_there;
         self.not_selected += other.not_selected;
@@ -126,25 +131,20 @@ impl Tally {
         self.examples.extend(other.examples.into_iter().take(room));
     }
 
-    /// The same when `before` of those that are there already were moved by an earlier pass.
-    pub fn after(self, before: u64) -> Self {
-        let already_there = self.already_there.saturating_sub(before);
-        Self { rewrapped: self.rewrapped + before, already_there, ..self }
+    /// What a further pass over the same files makes of it.
+    pub fn followed_by(self, next: Self) -> Self {
+        Self {
+            rewrapped: self.rewrapped + next.rewrapped,
+            // What was moved by the first pass is there for the second.
+            already_there: self.already_there,
+            not_selected: self.not_selected,
+            ..next
+        }
     }
 
     /// How many were left.
     pub fn left_count(&self) -> u64 {
         self.left.values().sum()
-    }
-
-    /// How many files there are.
-    pub fn files(&self) -> u64 {
-        self.by_key.values().sum::<u64>() + self.empty + self.left_of_unknown_key()
-    }
-
-    fn left_of_unknown_key(&self) -> u64 {
-        let named = self.rewrapped + self.already_there + self.not_selected;
-        self.left_count() - (self.by_key.values().sum::<u64>() - named)
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
             }
             whole.merge(tally);
         }
-        assert_eq!((whole.files(), whole.left_count(), whole.rewrapped), (16, 4, 3));
+        assert_eq!((whole.files, whole.left_count(), whole.rewrapped), (16, 4, 3));
         assert_eq!(whole.by_key[&key("new")], 6);
         assert!(whole.incomplete);
     }
