@@ -35,6 +35,8 @@ pub enum Exit {
     Busy,
     /// There is no ssefs mount at the path.
     NotMounted,
+    /// The work was done in part: some files were left as they were.
+    Incomplete,
     /// The audit log was altered, or a part of it is missing.
     AuditFinding,
 }
@@ -53,7 +55,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -66,6 +68,7 @@ impl Exit {
         Self::Format,
         Self::Busy,
         Self::NotMounted,
+        Self::Incomplete,
         Self::AuditFinding,
     ];
 
@@ -84,7 +87,8 @@ impl Exit {
             Self::Format => 9,
             Self::Busy => 10,
             Self::NotMounted => 11,
-            Self::AuditFinding => 12,
+            Self::Incomplete => 12,
+            Self::AuditFinding => 13,
         }
     }
 

@@ -111,7 +111,7 @@ fn report(path: &Path, description: &Description, backing_size: u64) -> Value {
 }
 
 /// Whether a device is that of an ssefs mount.
-fn is_in_mount(device: u64) -> bool {
+pub(super) fn is_in_mount(device: u64) -> bool {
     let number = (rustix::fs::major(device), rustix::fs::minor(device));
     mounts().is_ok_and(|all| all.iter().any(|mount| mount.is_ssefs() && mount.device == number))
 }

@@ -6,13 +6,19 @@ mod audit;
 mod checks;
 mod exit;
 mod inspect;
+mod key;
+mod kms_options;
 mod logging;
 mod mount;
 mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[allow(dead_code, reason = "for the deletion of a CMK")]
+mod references;
+mod rekey;
 mod remount;
+mod rewrap;
 mod serve;
 mod stats;
 mod unlock;
@@ -53,6 +59,18 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Inspect(args) => inspect::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Key(args) => {
+            logging::start(cli.verbose, None);
+            key::run(args, cli.keystore.clone())
+        }
+        Command::Rekey(args) => {
+            logging::start(cli.verbose, None);
+            rekey::run(args)
+        }
+        Command::Rewrap(args) => {
+            logging::start(cli.verbose, None);
+            rewrap::run(args, cli.keystore.clone())
+        }
         Command::Audit(args) => audit::run(args, cli.keystore.as_deref()),
     }
 }

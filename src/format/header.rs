@@ -42,6 +42,20 @@ impl Header {
         Ok(header)
     }
 
+    /// The header with `envelope` for the same DEK in the slot that is not `in_force`, which
+    /// is emptied, and the slot that is in force now. Both state records must be written with
+    /// it, as their MACs cover the slots.
+    pub fn rewrapped(&self, in_force: u8, envelope: Envelope) -> Result<(Self, u8), FormatError> {
+        let slot = 1 - in_force;
+        let mut envelopes = [None, None];
+        envelopes[usize::from(slot)] = Some(envelope);
+        let mut header = Self { prologue: self.prologue, envelopes, slots_digest: [0; MAC_LEN] };
+        let mut page = [0; PAGE_LEN as usize];
+        header.encode_into(&mut page)?;
+        header.slots_digest = digest_of_slots(&page);
+        Ok((header, slot))
+    }
+
     /// Reads the claims of page 0.
     pub fn parse(page: &Page) -> Result<Self, FormatError> {
         let prologue = Prologue::decode(array_at(page, 0))?;
@@ -240,6 +254,31 @@ mod tests {
         assert_eq!(parsed.verify(&page, &key, false).unwrap(), state(1));
         parsed.encode_state(&state(2), &key, &mut page);
         assert_eq!(parsed.verify(&page, &key, false).unwrap(), state(2));
+    }
+
+    #[test]
+    fn a_rewrapped_header_reads_back_and_refuses_the_slot_before() {
+        let key = MacKey::new(&Secret::copy_from(&[3; 32]));
+        let old = written(&key);
+        let first = header().envelopes[0].clone().unwrap();
+        let mut page = old;
+        let (header, slot) =
+            header().rewrapped(0, Envelope { key_version: 2, ..first.clone() }).unwrap();
+        header.encode_into(&mut page).unwrap();
+        let moved = StateRecord { envelope_slot: slot, ..state(3) };
+        header.encode_both_states(&moved, &key, &mut page);
+        let parsed = Header::parse(&page).unwrap();
+        assert_eq!(parsed.verify(&page, &key, false).unwrap(), moved);
+        assert_eq!(parsed.slots_by_claim(&page).count(), 1);
+        // The slot as it was, and the record with it, do not fit the other one any more.
+        for kept in [slot_at(0)..slot_at(1), record_at(0)..SLOTS_AT, slot_at(1)..ENTRIES_AT] {
+            let mut page = page;
+            page[kept.clone()].copy_from_slice(&old[kept]);
+            let read = Header::parse(&page).and_then(|header| header.verify(&page, &key, true));
+            assert!(read.is_err());
+        }
+        let (again, slot) = parsed.rewrapped(slot, first).unwrap();
+        assert_eq!((slot, again.envelopes[1].is_none()), (0, true));
     }
 
     #[test]

@@ -75,14 +75,25 @@ impl FsError {
     /// could not be had, a store that fails. What a program did wrong is its own affair.
     pub fn report(&self) {
         match self {
-            Self::Volume { source: VolumeError::Key(_), .. } => warn!("{self}"),
+            Self::Volume {
+                source:
+                    VolumeError::Key(_)
+                    | VolumeError::KeyNotHeld { .. }
+                    | VolumeError::NotItsEnvelope { .. },
+                ..
+            } => warn!("{self}"),
             Self::Volume { source: VolumeError::Backing(source), .. }
             | Self::Backing { source, .. } => {
                 if is_store_failure(source) {
                     error!("{self}");
                 }
             }
-            Self::Volume { source: VolumeError::TooLarge | VolumeError::ReadOnly, .. } => {}
+            // The last of them was logged when it was withdrawn.
+            Self::Volume {
+                source:
+                    VolumeError::TooLarge | VolumeError::ReadOnly | VolumeError::Withdrawn { .. },
+                ..
+            } => {}
             Self::Volume { .. } => error!("{self}"),
             Self::Stale { .. } => warn!("{self}"),
             Self::Refused { .. } | Self::BadHandle { .. } | Self::ReadOnly => {}
@@ -129,8 +140,11 @@ fn of_volume(error: &VolumeError) -> i32 {
     match error {
         VolumeError::Backing(source) => of_io(source),
         VolumeError::Key(source) => of_keys(source),
+        VolumeError::Withdrawn { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::TooLarge => Errno::FBIG.raw_os_error(),
         VolumeError::ReadOnly => Errno::ROFS.raw_os_error(),
+        VolumeError::NotItsEnvelope { .. } => Errno::BADMSG.raw_os_error(),
+        VolumeError::KeyNotHeld { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::Header(_)
         | VolumeError::OtherVolume { .. }
         | VolumeError::Integrity { .. }

@@ -12,6 +12,7 @@ mod create;
 mod dates;
 mod description;
 mod directories;
+mod directory_keys;
 mod error;
 mod file_io;
 mod handles;
@@ -25,8 +26,10 @@ mod pinned;
 mod ranges;
 mod reach;
 mod renames;
+mod rewrap;
 mod system;
 mod types;
+mod withdrawal;
 mod xattrs;
 
 use std::ffi::OsStr;
@@ -140,6 +143,8 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
     if is_metadata(parent, name) { refused(parent, Errno::NOENT) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod kms_tests;
 #[cfg(test)]
 mod memory_tests;
 #[cfg(test)]

@@ -74,13 +74,17 @@ impl OpenTable {
         shard.get(&object).filter(|entry| entry.inode.is_ready()).map(|e| Arc::clone(&e.inode))
     }
 
-    /// All open files at this time.
-    pub fn all(&self) -> Vec<Arc<OpenInode>> {
+    /// One more use of each file that is open at this time: none of them is closed, and opened
+    /// anew beside it, while the uses are held.
+    pub fn all(self: &Arc<Self>) -> Vec<InodeUse> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            let shard = lock(shard);
-            let ready = shard.values().filter(|entry| entry.inode.is_ready());
-            all.extend(ready.map(|entry| Arc::clone(&entry.inode)));
+            let mut shard = lock(shard);
+            for entry in shard.values_mut().filter(|entry| entry.inode.is_ready()) {
+                entry.users += 1;
+                let inode = Arc::clone(&entry.inode);
+                all.push(InodeUse { table: Arc::clone(self), inode });
+            }
         }
         all
     }
@@ -195,11 +199,19 @@ impl OpenInode {
     /// Brings the header up to date and puts back the modification time: what is no change of
     /// the content must not undo a `utimensat`.
     pub fn settle(&self, wrap: impl FnOnce(VolumeError) -> FsError) -> Result<(), FsError> {
+        self.keep_time(|file| file.settle().map_err(wrap))
+    }
+
+    /// Writes what is no change of the content, and puts back the modification time.
+    pub fn keep_time(
+        &self,
+        write: impl FnOnce(&EncryptedFile) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
         let _modifying = lock(&self.modifying);
         let disk = self.disk();
         let before = disk.stat().at(self.node);
         // Whatever `stat` says: without it the file would not open again.
-        self.file().settle().map_err(wrap)?;
+        write(self.file())?;
         let (before, after) = (before?, disk.stat().at(self.node)?);
         self.stamp.store(stamp(&after), Ordering::Relaxed);
         if after.mtime == before.mtime {

@@ -8,14 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 
 use super::description::{is_described, value_of};
+use super::directory_keys::KEY_ID;
 use super::error::{At, refused};
+use super::rewrap::ENVELOPE;
 use super::{FileSystem, FsError, NodeId};
 use crate::keys::Caller;
 use crate::store::tree::{FileKind, XattrMode};
 use crate::volume::describe;
 
-/// The CMK that a directory names for files made in it; on a file, the one that wraps its DEK.
-pub(super) const KEY_ID: &str = "user.ssefs.key_id";
 /// The ACL that a directory hands down.
 pub(super) const ACL_DEFAULT: &str = "system.posix_acl_default";
 const ACL_ACCESS: &str = "system.posix_acl_access";
@@ -32,13 +32,17 @@ enum Owner {
     Header(String),
     /// The counters of the mount.
     Stats,
+    /// The volume, at the root.
+    Volume(String),
+    /// The envelope of a file, for a rewrap.
+    Envelope,
     /// Nothing has this name, and nothing may.
     Reserved,
 }
 
 impl FileSystem {
     /// The value of an extended attribute; `ENODATA` if there is none.
-    pub fn xattr(&self, _: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
+    pub fn xattr(&self, caller: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
         match self.owner(node, name)? {
             Owner::Backing => self.reach(node)?.xattr(name).at(node),
@@ -48,6 +52,8 @@ impl FileSystem {
                 let text = serde_json::to_vec(&self.statistics_report());
                 text.map_err(|_| FsError::Refused { node, errno: Errno::IO })
             }
+            Owner::Volume(value) => Ok(value.into_bytes()),
+            Owner::Envelope => self.envelope(caller, node),
             Owner::Reserved => refused(node, Errno::NODATA),
         }
     }
@@ -76,12 +82,16 @@ impl FileSystem {
         flags: i32,
     ) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
+        if name == ENVELOPE {
+            return self.rewrap(caller, node, value);
+        }
         self.check_changeable(node, name)?;
         let mode = XattrMode::from_raw(flags.cast_unsigned()).at(node)?;
-        if name == KEY_ID && !is_key_id(value) {
-            return refused(node, Errno::INVAL);
-        }
         let reached = self.reach(node)?;
+        if name == KEY_ID {
+            let key_id = self.directory_key(caller, node, value)?;
+            return reached.set_xattr(name, key_id.0.as_bytes(), mode).at(node);
+        }
         reached.set_xattr(name, value, mode).at(node)?;
         if name == ACL_ACCESS && caller.uid != 0 {
             // As chmod(2) does for one who is not of the file's group.
@@ -105,7 +115,11 @@ impl FileSystem {
         match self.owner(node, name)? {
             Owner::Backing => Ok(()),
             Owner::Off => refused(node, Errno::OPNOTSUPP),
-            Owner::Header(_) | Owner::Stats | Owner::Reserved => refused(node, Errno::PERM),
+            Owner::Header(_)
+            | Owner::Stats
+            | Owner::Volume(_)
+            | Owner::Envelope
+            | Owner::Reserved => refused(node, Errno::PERM),
         }
     }
 
@@ -113,10 +127,19 @@ impl FileSystem {
         if name == ACL_ACCESS || name == ACL_DEFAULT {
             return Ok(if self.options.acl { Owner::Backing } else { Owner::Off });
         }
+        if name == ENVELOPE {
+            return Ok(Owner::Envelope);
+        }
         let Some(field) = name.as_bytes().strip_prefix(OWN_PREFIX.as_bytes()) else {
             return Ok(Owner::Backing);
         };
         let (_, kind) = self.nodes.object(node).ok_or(FsError::Stale { node })?;
+        if node == NodeId::ROOT
+            && let Some(value) = name.to_str().map(|name| self.volume_field(name)).transpose()?
+            && let Some(value) = value
+        {
+            return Ok(Owner::Volume(value));
+        }
         Ok(match str::from_utf8(field) {
             _ if name == KEY_ID && kind == FileKind::Directory => Owner::Backing,
             _ if name == STATS && node == NodeId::ROOT => Owner::Stats,
@@ -145,12 +168,6 @@ impl FileSystem {
     }
 }
 
-/// A name that a CMK or its alias can have.
-fn is_key_id(value: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_graphic();
-    !value.is_empty() && value.len() <= MAX_KEY_ID_BYTES && value.iter().all(allowed)
-}
-
 /// Whether the caller's process is of a group, by its own group or a further one.
 fn is_in_group(caller: Caller, gid: u32) -> bool {
     if caller.gid == gid {
@@ -161,9 +178,6 @@ fn is_in_group(caller: Caller, gid: u32) -> bool {
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or("");
     groups.split_ascii_whitespace().any(|group| group.parse() == Ok(gid))
 }
-
-/// As AWS KMS limits aliases.
-const MAX_KEY_ID_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {

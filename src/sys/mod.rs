@@ -6,5 +6,6 @@ pub mod buffer;
 pub mod daemon;
 pub mod directory;
 pub mod fd;
+pub mod lease;
 pub mod locked;
 pub mod process;

@@ -27,8 +27,7 @@ pub enum DirectoryKind {
 
 /// The metadata directory of a volume, locked for this mount.
 pub struct VolumeDirectory {
-    tree: Arc<DiskTree>,
-    metadata: DirFd,
+    metadata: Metadata,
     /// Held for as long as the volume is in use; `None` where the medium is read-only.
     lock: Option<FileLock>,
     holder: String,
@@ -90,13 +89,13 @@ impl VolumeDirectory {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { tree, metadata, lock, holder: holder.to_owned(), clears_note: false })
+        let metadata = Metadata { tree, directory: metadata };
+        Ok(Self { metadata, lock, holder: holder.to_owned(), clears_note: false })
     }
 
     /// The descriptor; `None` in a volume that is still to be made.
     pub fn descriptor(&self) -> Result<Option<Descriptor>, VolumeError> {
-        let text = self.read(OsStr::new(DESCRIPTOR_NAME))?;
-        Ok(text.map(|text| Descriptor::decode(&text)).transpose()?)
+        self.metadata.descriptor()
     }
 
     /// Makes the volume: the descriptor comes last, as with it the volume exists.
@@ -108,7 +107,7 @@ impl VolumeDirectory {
 
     /// Replaces the descriptor, for a further key slot.
     pub fn update(&self, descriptor: &Descriptor) -> Result<(), VolumeError> {
-        self.replace(OsStr::new(DESCRIPTOR_NAME), &descriptor.encode())
+        self.metadata.update(descriptor)
     }
 
     /// Begins an epoch and gives the volume, ready to open its files.
@@ -132,13 +131,84 @@ impl VolumeDirectory {
     }
 
     pub(super) fn read(&self, name: &OsStr) -> Result<Option<Vec<u8>>, VolumeError> {
-        read_small(&self.tree, &self.metadata, name)
+        self.metadata.read(name)
+    }
+
+    pub(super) fn replace(&self, name: &OsStr, bytes: &[u8]) -> Result<(), VolumeError> {
+        self.metadata.replace(name, bytes)
+    }
+}
+
+impl Drop for VolumeDirectory {
+    fn drop(&mut self) {
+        let noted = self.lock.as_ref().filter(|_| self.clears_note);
+        // A note left behind would only name the last holder to whoever meets the next one.
+        if let Some(Err(error)) = noted.map(|lock| lock.note("")) {
+            log::debug!("the note in the volume's lock stays: {error}");
+        }
+    }
+}
+
+/// The right to change a volume's key slots and the keys of its files, held against every other
+/// rewrap, whether the volume is mounted or not. A mount does not change the descriptor once it
+/// stands.
+pub struct RewrapLock {
+    metadata: Metadata,
+    _lock: FileLock,
+}
+
+impl RewrapLock {
+    /// Takes it for the volume in `tree`.
+    pub fn take(tree: Arc<DiskTree>) -> Result<Self, VolumeError> {
+        let directory = tree.open_dir(tree.root(), OsStr::new(METADATA_DIR))?;
+        let lock = tree
+            .try_lock(&directory, OsStr::new(REWRAP_LOCK_NAME))?
+            .ok_or_else(|| VolumeError::InUse { holder: "another rewrap".to_owned() })?;
+        Ok(Self { metadata: Metadata { tree, directory }, _lock: lock })
+    }
+
+    /// The descriptor; `None` in a volume that is still to be made.
+    pub fn descriptor(&self) -> Result<Option<Descriptor>, VolumeError> {
+        self.metadata.descriptor()
+    }
+
+    /// The same of a volume that is only looked at, which needs no lock.
+    pub fn descriptor_of(tree: Arc<DiskTree>) -> Result<Option<Descriptor>, VolumeError> {
+        let directory = tree.open_dir(tree.root(), OsStr::new(METADATA_DIR))?;
+        Metadata { tree, directory }.descriptor()
+    }
+
+    /// Replaces the descriptor, all or nothing; one that could not be read again is refused.
+    pub fn update(&self, descriptor: &Descriptor) -> Result<(), VolumeError> {
+        Descriptor::decode(&descriptor.encode())?;
+        self.metadata.update(descriptor)
+    }
+}
+
+/// The files of the metadata directory.
+struct Metadata {
+    tree: Arc<DiskTree>,
+    directory: DirFd,
+}
+
+impl Metadata {
+    fn descriptor(&self) -> Result<Option<Descriptor>, VolumeError> {
+        let text = self.read(OsStr::new(DESCRIPTOR_NAME))?;
+        Ok(text.map(|text| Descriptor::decode(&text)).transpose()?)
+    }
+
+    fn update(&self, descriptor: &Descriptor) -> Result<(), VolumeError> {
+        self.replace(OsStr::new(DESCRIPTOR_NAME), &descriptor.encode())
+    }
+
+    fn read(&self, name: &OsStr) -> Result<Option<Vec<u8>>, VolumeError> {
+        read_small(&self.tree, &self.directory, name)
     }
 
     /// Replaces a file, all or nothing. Where there is no room for a second one it is written
     /// over, so that a volume on a full disk can still be mounted and cleaned up.
-    pub(super) fn replace(&self, name: &OsStr, bytes: &[u8]) -> Result<(), VolumeError> {
-        match self.tree.replace_file(&self.metadata, name, bytes, 0o600) {
+    fn replace(&self, name: &OsStr, bytes: &[u8]) -> Result<(), VolumeError> {
+        match self.tree.replace_file(&self.directory, name, bytes, 0o600) {
             Err(error) if is_out_of_space(&error) => match self.write_over(name, bytes)? {
                 true => Ok(()),
                 false => Err(error.into()),
@@ -152,7 +222,7 @@ impl VolumeDirectory {
     /// blanks, which JSON ignores, so that nothing of the old one stays behind it.
     fn write_over(&self, name: &OsStr, bytes: &[u8]) -> Result<bool, VolumeError> {
         let file =
-            DiskFile::from(self.tree.open_file(&self.metadata, name, OpenFlags::READ_WRITE)?);
+            DiskFile::from(self.tree.open_file(&self.directory, name, OpenFlags::READ_WRITE)?);
         let size = file.size()?;
         if size == 0 || size > PAGE_LEN || bytes.len() as u64 > PAGE_LEN {
             return Ok(false);
@@ -162,16 +232,6 @@ impl VolumeDirectory {
         file.write_at(&[IoSlice::new(&padded)], 0)?;
         file.sync(SyncScope::All)?;
         Ok(true)
-    }
-}
-
-impl Drop for VolumeDirectory {
-    fn drop(&mut self) {
-        let noted = self.lock.as_ref().filter(|_| self.clears_note);
-        // A note left behind would only name the last holder to whoever meets the next one.
-        if let Some(Err(error)) = noted.map(|lock| lock.note("")) {
-            log::debug!("the note in the volume's lock stays: {error}");
-        }
     }
 }
 
@@ -204,5 +264,6 @@ fn read_small(
 /// Who holds a lock without a note.
 const UNNOTED: &str = "a process that is just mounting or unmounting it";
 const LOCK_NAME: &str = "lock";
+const REWRAP_LOCK_NAME: &str = "rewrap";
 /// No file of the metadata directory is longer: a bound on what is read before it is checked.
 const LARGEST: u64 = 1 << 20;

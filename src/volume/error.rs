@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::format::{FileId, FormatError, VolumeId};
+use crate::format::{FileId, FormatError, KeyId, VolumeId};
 use crate::keys::KeyError;
 
 /// A failed operation on an encrypted file or a volume.
@@ -50,6 +50,30 @@ pub enum VolumeError {
     SealsExhausted {
         /// The file.
         file: FileId,
+    },
+    /// The key may not be used any more: the DEK was taken from those who have the file open.
+    #[error(
+        "file {file}: its DEK was withdrawn, as its key is not usable; enable the key and \
+             open the file anew"
+    )]
+    Withdrawn {
+        /// The file.
+        file: FileId,
+    },
+    /// An envelope was offered that whoever sent it did not authenticate for this file, or for
+    /// the envelope that it has now.
+    #[error("file {file}: another envelope was offered, but not for what the file has now")]
+    NotItsEnvelope {
+        /// The file.
+        file: FileId,
+    },
+    /// The key that the file is to be moved to was not given to this mount.
+    #[error("file {file}: is to be moved to key {key_id}, which this mount does not hold")]
+    KeyNotHeld {
+        /// The file.
+        file: FileId,
+        /// The key.
+        key_id: KeyId,
     },
     /// Beyond the largest size, 4 EiB.
     #[error("beyond the largest file size")]

@@ -18,10 +18,13 @@ mod pages;
 mod read;
 mod recover;
 mod resize;
+mod rewrap;
+mod withdrawal;
 mod write;
 
 pub use describe::{Description, describe};
-pub use directory::{DirectoryKind, VolumeDirectory};
+pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory};
 pub use error::VolumeError;
 pub use file::EncryptedFile;
 pub use mounted::Volume;
+pub use rewrap::{ClosedFile, RewrapRequest, UnlockedFile};

@@ -74,7 +74,7 @@ fn show_filters_and_prints_tables_and_json() {
 }
 
 #[test]
-fn verify_says_what_is_wrong_and_exits_with_12() {
+fn verify_says_what_is_wrong_and_exits_with_13() {
     let log = example();
     let whole = succeed(&log, &["verify"]);
     assert!(whole.contains("7 records in 1 segments, 1 signed checkpoints"), "{whole}");
@@ -89,7 +89,7 @@ fn verify_says_what_is_wrong_and_exits_with_12() {
     fs::rename(log.dir(), &copy).unwrap();
     succeed(&log, &["verify", "--public-key", public_key, copy.to_str().unwrap()]);
     let removed = ssefs(&log, &["verify"]);
-    assert_eq!(removed.status.code(), Some(12));
+    assert_eq!(removed.status.code(), Some(13));
     fs::rename(&copy, log.dir()).unwrap();
 
     let text = fs::read(log.segment(1)).unwrap();
@@ -97,7 +97,7 @@ fn verify_says_what_is_wrong_and_exits_with_12() {
     put_byte(&log.segment(1), at + 1, b'c');
     for arguments in [&["verify"][..], &["verify", "--public-key", public_key]] {
         let output = ssefs(&log, arguments);
-        assert_eq!(output.status.code(), Some(12));
+        assert_eq!(output.status.code(), Some(13));
         let expected = "segment 1, line 6, record 6: altered";
         let (told, failed) = (output.stdout, output.stderr);
         assert!(String::from_utf8_lossy(&told).contains(expected), "{told:?}");

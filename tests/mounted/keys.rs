@@ -491,7 +491,7 @@ fn a_managed_key_rotates_with_age() {
 }
 
 /// The library that moves a program's clock; its own program waits for daemons to end.
-fn faketime() -> Option<PathBuf> {
+pub fn faketime() -> Option<PathBuf> {
     let places = fs::read_dir("/usr/lib").unwrap().flatten();
     let mut paths = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
     paths.find(|path| path.exists())

@@ -6,4 +6,5 @@ mod faults;
 mod harness;
 mod model;
 mod oracle;
+mod rewrap;
 mod tamper;

@@ -57,7 +57,7 @@ pub enum AuditSync {
 }
 
 /// How the log is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditOptions {
     /// When a record is on stable storage.
     pub sync: AuditSync,

@@ -1,0 +1,248 @@
+//! The keys that a rewrap needs: those that files have, as far as they were given, and the one
+//! that they are to have.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::{Destination, RewrapArgs};
+use super::plan::Selection;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::kms_options::KmsChoices;
+use crate::cli::unlock::{
+    KeyOrigin, key_file_failure, key_from_descriptor, keystore_failure, kms_provider, now,
+};
+use crate::crypto::Secret;
+use crate::format::{Descriptor, KeyId, Mode, SuppliedVerifier};
+use crate::keys::audit::{AuditLog, AuditOptions};
+use crate::keys::kms::{KmsProvider, LocalKms};
+use crate::keys::{
+    DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
+    SuppliedProvider, SuppliedSource, read_key_file,
+};
+
+/// The keys, ready for use.
+pub struct Keys {
+    /// Unwraps what files have; its default mode wraps what they are to have.
+    pub keyring: Keyring,
+    /// The CMK to wrap by, where the destination is one.
+    pub cmk: Option<KeyId>,
+    /// For a supplied key that is new to the volume: what tells it later.
+    pub verifier: Option<SuppliedVerifier>,
+}
+
+/// What is to be gathered.
+pub struct Gathering<'a> {
+    /// The volume's descriptor.
+    pub descriptor: &'a Descriptor,
+    /// The command line.
+    pub args: &'a RewrapArgs,
+    /// Which files are meant.
+    pub selection: &'a Selection,
+    /// Where they go.
+    pub destination: &'a Destination,
+    /// The keystore's directory.
+    pub keystore: PathBuf,
+    /// The backing directory.
+    pub backing: &'a Path,
+}
+
+impl Gathering<'_> {
+    /// Reads keys and asks for passphrases. Makes no key unless the volume can be opened.
+    pub fn keys(&self) -> Outcome<Keys> {
+        let volume = self.descriptor.volume_id;
+        let from = self.args.old_key_origin();
+        let from =
+            from.map(|origin| supplied(&origin, Passphrase::prompt, OLD_PROMPT)).transpose()?;
+        let to = match self.destination {
+            Destination::Supplied(origin) => {
+                Some(supplied(origin, Passphrase::prompt_new, NEW_PROMPT)?)
+            }
+            _ => None,
+        };
+        let known = to.as_ref().map(|source| self.known(source)).transpose()?.flatten();
+        let opens = known.is_some()
+            || *self.destination == Destination::Managed && self.has_slot(Mode::Managed);
+        let had = self.had(from, opens)?;
+        let none_given =
+            had.is_empty() && !opens && !matches!(self.destination, Destination::Kms(_));
+        if none_given {
+            return Err(Failure::new(
+                Exit::Key,
+                "no key of this volume was given: give --from-key-file, --from-key-fd or \
+                 --from-passphrase, or its keystore",
+            ));
+        }
+        let (mut verifier, mut cmk) = (None, None);
+        let wrapping: Option<Box<dyn KeyProvider>> = match (self.destination, to) {
+            (Destination::Managed, _) => Some(Box::new(self.managed_to_wrap()?)),
+            (Destination::Kms(name), _) => {
+                let (provider, key_id) = self.kms_to_wrap(name)?;
+                cmk = Some(key_id);
+                Some(provider)
+            }
+            (_, Some(source)) => {
+                let key = match known {
+                    Some(key) => key,
+                    None => {
+                        let (key, made) = source.new_key()?;
+                        verifier = Some(made);
+                        key
+                    }
+                };
+                Some(Box::new(SuppliedProvider::new(key, volume)))
+            }
+            (_, None) => None,
+        };
+        // The first provider of a mode is the one that wraps.
+        let providers: Vec<_> = wrapping.into_iter().chain(had).collect();
+        let mode = providers.first().map_or(Mode::Managed, |provider| provider.mode());
+        // Each file's DEK is needed once.
+        let keyring = Keyring::new(providers, mode, DekCache::new(0, DekCache::DEFAULT_TTL));
+        Ok(Keys { keyring, cmk, verifier })
+    }
+
+    /// The keys that files have, but for the destination's. `opens` says whether that one opens
+    /// the volume already.
+    fn had(&self, from: Option<SuppliedSource>, opens: bool) -> Outcome<Vec<Box<dyn KeyProvider>>> {
+        let mut providers: Vec<Box<dyn KeyProvider>> = Vec::new();
+        match from.map(|source| source.known_key(self.descriptor)) {
+            None => {}
+            Some(Ok(key)) => {
+                providers.push(Box::new(SuppliedProvider::new(key, self.descriptor.volume_id)));
+            }
+            // As when a move that was complete is asked for once more.
+            Some(Err(KeyError::WrongKey)) if opens => {
+                log::warn!(
+                    "the supplied key that files are to have had opens this volume no longer"
+                );
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        if *self.destination != Destination::Managed
+            && self.has_slot(Mode::Managed)
+            && !matches!(self.selection, Selection::Mode(Mode::Supplied | Mode::Kms))
+        {
+            match self.managed_at_hand() {
+                Ok(provider) => providers.push(Box::new(provider)),
+                // Files of other modes can be moved all the same; these are then left.
+                Err(failure) => log::warn!("files of mode managed are left: {}", failure.message),
+            }
+        }
+        if !matches!(self.destination, Destination::Kms(_)) && self.has_slot(Mode::Kms) {
+            providers.extend(self.kms_at_hand());
+        }
+        Ok(providers)
+    }
+
+    /// The key if a verifier of the volume knows it, as it does when a rewrap is taken up again.
+    fn known(&self, source: &SuppliedSource) -> Outcome<Option<Secret>> {
+        let passphrase = matches!(source, SuppliedSource::Passphrase(_));
+        let slots = self.descriptor.slots_of(Mode::Supplied);
+        let mut verifiers = slots.filter_map(|slot| slot.supplied.as_ref());
+        if !verifiers.any(|verifier| verifier.argon2id.is_some() == passphrase) {
+            return Ok(None);
+        }
+        match source.known_key(self.descriptor) {
+            Ok(key) => Ok(Some(key)),
+            Err(KeyError::WrongKey) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn managed_to_wrap(&self) -> Outcome<ManagedProvider> {
+        let volume = self.descriptor.volume_id;
+        if self.has_slot(Mode::Managed) {
+            return self.managed_at_hand();
+        }
+        let keystore = match self.keystore.is_dir() {
+            true => self.open_keystore()?,
+            false => {
+                self.check_place()?;
+                Keystore::open_or_create(&self.keystore).map_err(keystore_failure)?
+            }
+        };
+        Ok(ManagedProvider::open(Arc::new(keystore), volume, NO_ROTATION, now())?)
+    }
+
+    fn managed_at_hand(&self) -> Outcome<ManagedProvider> {
+        let keystore = Arc::new(self.open_keystore()?);
+        let volume = self.descriptor.volume_id;
+        Ok(ManagedProvider::open_existing(keystore, volume, NO_ROTATION, now())?)
+    }
+
+    fn open_keystore(&self) -> Outcome<Keystore> {
+        self.check_place()?;
+        open_keystore(&self.keystore)
+    }
+
+    fn check_place(&self) -> Outcome {
+        if !Keystore::would_lie_within(&self.keystore, self.backing) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Keystore,
+            format!("{}: the keystore lies in the backing directory", self.keystore.display()),
+        ))
+    }
+
+    fn kms_to_wrap(&self, name: &str) -> Outcome<(Box<dyn KeyProvider>, KeyId)> {
+        let provider = self.kms(Some(name))?;
+        let key_id = provider.default_key().expect("it was given one").clone();
+        Ok((Box::new(provider), key_id))
+    }
+
+    fn kms_at_hand(&self) -> Option<Box<dyn KeyProvider>> {
+        match self.kms(None) {
+            Ok(provider) => Some(Box::new(provider)),
+            Err(failure) => {
+                log::warn!("files of mode kms are left: {}", failure.message);
+                None
+            }
+        }
+    }
+
+    fn kms(&self, default_key: Option<&str>) -> Outcome<KmsProvider> {
+        let keystore = Arc::new(self.open_keystore()?);
+        Ok(kms_provider(keystore, self.descriptor.volume_id, default_key, &KmsChoices::default())?)
+    }
+
+    fn has_slot(&self, mode: Mode) -> bool {
+        self.descriptor.slots_of(mode).next().is_some()
+    }
+}
+
+/// The CMK that an alias names now.
+pub fn resolve_alias(name: &str, keystore: &Path) -> Outcome<KeyId> {
+    let keystore = Arc::new(open_keystore(keystore)?);
+    let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
+    Ok(LocalKms::new(keystore, audit).resolve(name)?)
+}
+
+fn open_keystore(path: &Path) -> Outcome<Keystore> {
+    let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
+        let prompt = format!("Passphrase of the keystore {}: ", path.display());
+        Keystore::open_protected(path, &Passphrase::prompt(&prompt)?)
+    } else {
+        Keystore::open(path)
+    };
+    opened.map_err(keystore_failure)
+}
+
+fn supplied(
+    origin: &KeyOrigin,
+    ask: impl Fn(&str) -> Result<Passphrase, KeyError>,
+    prompt: &str,
+) -> Outcome<SuppliedSource> {
+    Ok(match origin {
+        KeyOrigin::File(path) => {
+            SuppliedSource::Key(read_key_file(path).map_err(key_file_failure)?)
+        }
+        KeyOrigin::Descriptor(number) => SuppliedSource::Key(key_from_descriptor(*number)?),
+        KeyOrigin::Passphrase => SuppliedSource::Passphrase(ask(prompt)?),
+    })
+}
+
+const OLD_PROMPT: &str = "Passphrase of this volume: ";
+const NEW_PROMPT: &str = "New passphrase for this volume: ";
+/// Rotation is for mounts; a rewrap goes to the newest version that there is.
+const NO_ROTATION: u32 = 0;
