@@ -12,7 +12,7 @@ use crate::crypto::Secret;
 use crate::format::{Descriptor, KeyId, Mode, SuppliedVerifier};
 use crate::keys::{
     DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
-    SuppliedProvider, SuppliedSource, read_key_file,
+    SuppliedProvider, SuppliedSource, read_key_file, supplied_key_id,
 };
 
 /// The keys, ready for use.
@@ -57,7 +57,10 @@ impl Gathering<'_> {
         let known = to.as_ref().map(|source| self.known(source)).transpose()?.flatten();
         let opens = known.is_some()
             || *self.destination == Destination::Managed && self.has_slot(Mode::Managed);
-        let had = self.had(from, opens)?;
+        let known_id = known.as_ref().map(|key| supplied_key_id(key, volume));
+        let mut supplied_slots = self.descriptor.slots_of(Mode::Supplied);
+        let others = supplied_slots.any(|slot| Some(&slot.envelope.key_id) != known_id.as_ref());
+        let had = self.had(from, opens && !others)?;
         let none_given =
             had.is_empty() && !opens && !matches!(self.destination, Destination::Kms(_));
         if none_given {
@@ -96,22 +99,28 @@ impl Gathering<'_> {
         Ok(Keys { keyring, cmk, verifier })
     }
 
-    /// The keys that files have, but for the destination's. `opens` says whether that one opens
-    /// the volume already.
-    fn had(&self, from: Option<SuppliedSource>, opens: bool) -> Outcome<Vec<Box<dyn KeyProvider>>> {
+    /// The keys that files have, but for the destination's. With `moved_before` the supplied one
+    /// may have been taken from the volume already.
+    fn had(
+        &self,
+        from: Option<SuppliedSource>,
+        moved_before: bool,
+    ) -> Outcome<Vec<Box<dyn KeyProvider>>> {
         let mut providers: Vec<Box<dyn KeyProvider>> = Vec::new();
-        match from.map(|source| source.known_key(self.descriptor)) {
-            None => {}
-            Some(Ok(key)) => {
-                providers.push(Box::new(SuppliedProvider::new(key, self.descriptor.volume_id)));
-            }
-            // As when a move that was complete is asked for once more.
-            Some(Err(KeyError::WrongKey)) if opens => {
-                log::warn!(
+        if let Some(source) = from {
+            let volume = self.descriptor.volume_id;
+            match self.known(&source)? {
+                Some(key) => providers.push(Box::new(SuppliedProvider::new(key, volume))),
+                // As when a move that was complete is asked for once more.
+                None if moved_before => log::warn!(
                     "the supplied key that files are to have had opens this volume no longer"
-                );
+                ),
+                // For the error, which tells more.
+                None => {
+                    let key = source.known_key(self.descriptor)?;
+                    providers.push(Box::new(SuppliedProvider::new(key, volume)));
+                }
             }
-            Some(Err(error)) => return Err(error.into()),
         }
         if *self.destination != Destination::Managed
             && self.has_slot(Mode::Managed)

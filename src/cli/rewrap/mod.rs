@@ -198,7 +198,7 @@ impl<'a> Rewrap<'a> {
     }
 
     fn pass(&self, tree: &DiskTree, task: &dyn Task) -> Passed {
-        let progress = Progress::start(Pass::count(tree, &self.stop), self.args.quiet);
+        let progress = Progress::start(Pass::count(&self.tree, &self.stop), self.args.quiet);
         let jobs = self.args.jobs.map_or_else(
             || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             usize::from,
