@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::kms_options::KmsArgs;
 use super::rekey::RekeyArgs;
 use super::rewrap::RewrapArgs;
 
@@ -30,7 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Mount a backing directory, making it a volume if it is empty
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     /// Unmount, and wait until everything is on the backing store
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
@@ -38,10 +39,14 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Show counters of a mount: open files, cached keys, operations
     Stats(StatsArgs),
+    /// Make and manage the keys of mode 'kms': who may use them, rotation, deletion
+    Key(super::key::args::KeyCommandArgs),
     /// Move files to the newest version of their key, or to another key, without touching data
     Rewrap(RewrapArgs),
     /// Give files new data keys and encrypt their data anew
     Rekey(RekeyArgs),
+    /// Show, verify and sum up the audit log of keys
+    Audit(super::audit::AuditArgs),
 }
 
 /// `ssefs mount`.
@@ -53,6 +58,9 @@ pub struct MountArgs {
 
     #[command(flatten)]
     pub key: KeyArgs,
+
+    #[command(flatten, next_help_heading = "Keys of the KMS")]
+    pub kms: KmsArgs,
 
     /// Options, separated by commas, as in /etc/fstab; see the manual page
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
@@ -156,7 +164,7 @@ mod tests {
 
     fn mount(line: &str) -> MountArgs {
         match parse(line).unwrap().command {
-            Command::Mount(args) => args,
+            Command::Mount(args) => *args,
             other => panic!("{other:?}"),
         }
     }

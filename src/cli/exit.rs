@@ -37,6 +37,8 @@ pub enum Exit {
     NotMounted,
     /// The work was done in part: some files were left as they were.
     Incomplete,
+    /// The audit log was altered, or a part of it is missing.
+    AuditFinding,
 }
 
 /// A command that failed.
@@ -53,7 +55,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -67,6 +69,7 @@ impl Exit {
         Self::Busy,
         Self::NotMounted,
         Self::Incomplete,
+        Self::AuditFinding,
     ];
 
     /// The number. Documented in the README and the manual page.
@@ -85,6 +88,7 @@ impl Exit {
             Self::Busy => 10,
             Self::NotMounted => 11,
             Self::Incomplete => 12,
+            Self::AuditFinding => 13,
         }
     }
 

@@ -2,9 +2,12 @@
 //! `mount.fuse.ssefs` it is a helper of mount(8).
 
 mod args;
+mod audit;
 mod checks;
 mod exit;
 mod inspect;
+mod key;
+mod kms_options;
 mod logging;
 mod mount;
 mod mount8;
@@ -56,6 +59,10 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Inspect(args) => inspect::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Key(args) => {
+            logging::start(cli.verbose, None);
+            key::run(args, cli.keystore.clone())
+        }
         Command::Rekey(args) => {
             logging::start(cli.verbose, None);
             rekey::run(args)
@@ -64,6 +71,7 @@ fn run(cli: &Cli) -> Outcome {
             logging::start(cli.verbose, None);
             rewrap::run(args, cli.keystore.clone())
         }
+        Command::Audit(args) => audit::run(args, cli.keystore.as_deref()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! key, and lets go of the terminal once the mount answers.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::args::{ModeName, MountArgs};
 use super::checks;
@@ -25,6 +26,8 @@ pub struct Request {
     pub plan: MountPlan,
     /// The file system between them.
     pub fs: FsOptions,
+    /// How long an unusable key may go unnoticed by files that are open.
+    pub key_check: Duration,
     /// Stay in the foreground.
     pub foreground: bool,
     /// Show all of the log while there is a terminal.
@@ -38,6 +41,7 @@ pub fn run(args: &MountArgs, keystore: Option<PathBuf>, verbose: u8) -> Outcome 
     let mut options = MountOptions::parse(&args.options)?;
     options.mode = args.mode.or(options.mode);
     options.keystore = keystore.or(options.keystore);
+    options.kms = options.kms.and_take(&args.kms)?;
     if args.key.key_file.is_some() || args.key.key_fd.is_some() || args.key.passphrase {
         options.key_file = args.key.key_file.clone();
         options.key_fd = args.key.key_fd;
@@ -68,7 +72,7 @@ impl Request {
         foreground: bool,
         verbose: u8,
     ) -> Outcome<Self> {
-        let mode = mode(options.mode.unwrap_or(ModeName::Managed))?;
+        let mode = mode(options.mode.unwrap_or(ModeName::Managed));
         let (source, protect_keystore) = key_origin(&options, mode)?;
         let backing = checks::backing(&backing)?;
         let mount_point = checks::mount_point(&mount_point)?;
@@ -101,10 +105,12 @@ impl Request {
                 keystore,
                 protect_keystore,
                 rotation_days: options.rotation_days,
+                kms: options.kms,
                 cache_entries: options.cache_entries,
                 cache_ttl: options.cache_ttl,
                 read_only: options.read_only,
             },
+            key_check: options.key_check,
             foreground,
             verbose: verbose > 0,
             log_file,
@@ -157,16 +163,16 @@ fn exit_code(outcome: &Outcome) -> i32 {
     outcome.as_ref().err().map_or(Exit::Ok, |failure| failure.exit).code().into()
 }
 
-/// In managed mode a passphrase is that of the keystore, and a key is one for files that were
-/// written in supplied mode.
+/// In the modes with a keystore a passphrase is that of the keystore, and a key is one for files
+/// that were written in supplied mode.
 fn key_origin(
     options: &MountOptions,
     mode: crate::format::Mode,
 ) -> Outcome<(Option<KeyOrigin>, bool)> {
-    let managed = mode == crate::format::Mode::Managed;
+    let kept = mode != crate::format::Mode::Supplied;
     let given = usize::from(options.key_file.is_some())
         + usize::from(options.key_fd.is_some())
-        + usize::from(options.passphrase && !managed);
+        + usize::from(options.passphrase && !kept);
     if given > 1 {
         return Err(Failure::new(
             Exit::Usage,
@@ -180,9 +186,9 @@ fn key_origin(
     let origin = match (file.transpose()?, options.key_fd) {
         (Some(path), _) => Some(KeyOrigin::File(path)),
         (None, Some(number)) => Some(KeyOrigin::Descriptor(number)),
-        (None, None) => (options.passphrase && !managed).then_some(KeyOrigin::Passphrase),
+        (None, None) => (options.passphrase && !kept).then_some(KeyOrigin::Passphrase),
     };
-    Ok((origin, options.passphrase && managed))
+    Ok((origin, options.passphrase && kept))
 }
 
 fn absolute(path: PathBuf) -> Outcome<PathBuf> {
@@ -227,14 +233,5 @@ mod tests {
             origin("key_file=-", Mode::Supplied).unwrap().0,
             Some(KeyOrigin::File("-".into()))
         );
-    }
-
-    #[test]
-    fn kms_is_refused_as_usage() {
-        let mut options = MountOptions::default();
-        options.mode = Some(ModeName::Kms);
-        let refused = Request::new("/tmp".into(), "/tmp".into(), options, true, 0).unwrap_err();
-        assert_eq!(refused.exit, Exit::Usage);
-        assert!(refused.message.contains("no KMS provider"), "{}", refused.message);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::args::ModeName;
 use super::exit::{Exit, Failure, Outcome};
+use super::kms_options::{KmsChoices, bad_value, number};
 use crate::fuse::FilesystemFlag;
 
 /// What the options ask for.
@@ -35,6 +36,10 @@ pub struct MountOptions {
     pub cache_ttl: Duration,
     /// `rotation_days=`
     pub rotation_days: u32,
+    /// `key_check=`
+    pub key_check: Duration,
+    /// The options of kms mode.
+    pub kms: KmsChoices,
     /// `mode=`
     pub mode: Option<ModeName>,
     /// `keystore=`
@@ -74,6 +79,8 @@ impl Default for MountOptions {
             cache_entries: 16_384,
             cache_ttl: Duration::from_secs(300),
             rotation_days: 90,
+            key_check: Duration::from_secs(5),
+            kms: KmsChoices::default(),
             mode: None,
             keystore: None,
             key_file: None,
@@ -162,6 +169,7 @@ impl MountOptions {
             "nonempty" => self.nonempty = true,
             "remount" => self.remount = true,
             "passphrase" => self.passphrase = true,
+            "bucket_key" => self.kms.bucket_key = true,
             "suid" => self.nosuid = false,
             "nosuid" => self.nosuid = true,
             "dev" => self.nodev = false,
@@ -185,20 +193,24 @@ impl MountOptions {
         match name {
             "writeback" => self.writeback = on_or_off(name, value)?,
             "ttl" => self.ttl = seconds(name, value)?,
-            "threads" => self.threads = number(name, value, 1, MAX_THREADS)? as usize,
+            "threads" => self.threads = number(name, value, 1..=MAX_THREADS)? as usize,
             "cache_entries" => {
-                self.cache_entries = number(name, value, 1, MAX_CACHE_ENTRIES)? as usize;
+                self.cache_entries = number(name, value, 1..=MAX_CACHE_ENTRIES)? as usize;
             }
             "cache_ttl" => self.cache_ttl = seconds(name, value)?,
             "rotation_days" => {
-                self.rotation_days = u32::try_from(number(name, value, 0, MAX_ROTATION_DAYS)?)
+                self.rotation_days = u32::try_from(number(name, value, 0..=MAX_ROTATION_DAYS)?)
                     .expect("bounded by MAX_ROTATION_DAYS");
+            }
+            "key_check" => {
+                let every = number(name, value, 1..=MAX_KEY_CHECK_SECONDS)?;
+                self.key_check = Duration::from_secs(every);
             }
             "mode" => self.mode = Some(mode(value)?),
             "keystore" => self.keystore = Some(path(name, value)?),
             "key_file" => self.key_file = Some(path(name, value)?),
             "key_fd" => {
-                let raw = number(name, value, 0, i32::MAX as u64)?;
+                let raw = number(name, value, 0..=i32::MAX as u64)?;
                 self.key_fd = Some(i32::try_from(raw).expect("bounded by i32::MAX"));
             }
             "log_file" => self.log_file = Some(path(name, value)?),
@@ -206,7 +218,7 @@ impl MountOptions {
             "fsname" => self.source = Some(path(name, value)?.into_os_string()),
             "subtype" if value == "ssefs" => {}
             "subtype" => return Err(bad_value(name, value, "it is always 'ssefs'")),
-            _ => return Ok(false),
+            _ => return self.kms.take(name, value).map_or(Ok(false), |taken| taken.map(|()| true)),
         }
         Ok(true)
     }
@@ -242,11 +254,6 @@ fn unknown(item: &[u8]) -> Failure {
     Failure::new(Exit::Usage, format!("option '{name}' is not known; known are: {KNOWN}"))
 }
 
-fn bad_value(name: &str, value: &OsStr, problem: &str) -> Failure {
-    let value = value.to_string_lossy();
-    Failure::new(Exit::Usage, format!("option '{name}={value}': {problem}"))
-}
-
 fn on_or_off(name: &str, value: &OsStr) -> Outcome<bool> {
     match value.to_str() {
         Some("on") => Ok(true),
@@ -264,17 +271,8 @@ fn mode(value: &OsStr) -> Outcome<ModeName> {
     }
 }
 
-fn number(name: &str, value: &OsStr, least: u64, most: u64) -> Outcome<u64> {
-    // Digits only: `u64::from_str` would take a sign.
-    let digits = value.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| bad_value(name, value, &format!("{least} to {most} is possible")))
-}
-
 fn seconds(name: &str, value: &OsStr) -> Outcome<Duration> {
-    Ok(Duration::from_secs(number(name, value, 0, MAX_SECONDS)?))
+    Ok(Duration::from_secs(number(name, value, 0..=MAX_SECONDS)?))
 }
 
 fn path(name: &str, value: &OsStr) -> Outcome<PathBuf> {
@@ -293,6 +291,7 @@ fn default_threads() -> usize {
 const MAX_THREADS: u64 = 256;
 const MAX_CACHE_ENTRIES: u64 = 10_000_000;
 const MAX_ROTATION_DAYS: u64 = 36_500;
+const MAX_KEY_CHECK_SECONDS: u64 = 60;
 const MAX_SECONDS: u64 = 86_400 * 365;
 
 const MOUNT_8: [&str; 20] = [
@@ -303,7 +302,9 @@ const MOUNT_8: [&str; 20] = [
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
                      acl, noacl, writeback=, ttl=, threads=, cache_entries=, cache_ttl=, \
-                     rotation_days=, nonempty, log_file=, log=, fsname=, remount, \
+                     rotation_days=, key_check=, key_id=, bucket_key, bucket_key_ttl=, \
+                     bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
+                     audit_segment=, nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \
                      dirsync, atime, noatime, relatime, strictatime, diratime, nodiratime";
 

@@ -144,6 +144,7 @@ mod tests {
             keystore: scratch.join("keystore"),
             protect_keystore: false,
             rotation_days: 0,
+            kms: Default::default(),
             cache_entries: 0,
             cache_ttl: Duration::ZERO,
             read_only: false,

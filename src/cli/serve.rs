@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::mount::Request;
 use super::unlock::{now, unlock};
 use crate::fs::FileSystem;
-use crate::fuse::{Detached, Session, Stopper};
+use crate::fuse::{Detached, KernelCache, Session, Stopper};
 use crate::store::tree::DiskTree;
 use crate::sys::{locked, process};
 use crate::volume::Volume;
@@ -63,10 +63,16 @@ impl Daemon {
         let (upkeep, stop) = channel();
         let handle = signals.handle();
         let stopper = session.stopper();
-        let kept = Arc::clone(&volume);
+        let (kept, kernel) = (Arc::clone(&fs), session.kernel_cache());
+        let upkeep_of = Upkeep {
+            fs: kept,
+            volume: Arc::clone(&volume),
+            kernel,
+            check_every: request.key_check,
+        };
         let threads = vec![
             std::thread::spawn(move || unmount_on_signal(signals, &stopper)),
-            std::thread::spawn(move || keep_up(&kept, &stop)),
+            std::thread::spawn(move || upkeep_of.run(&stop)),
         ];
         Ok(Self { session, fs, volume, tree, signals: handle, upkeep, threads })
     }
@@ -148,19 +154,40 @@ fn unmount_on_signal(mut signals: Signals, stopper: &Stopper) {
     }
 }
 
-/// Drops DEKs that have grown too old, and once a day lets keys rotate.
-fn keep_up(volume: &Volume, stop: &Receiver<()>) {
-    let mut maintained = Instant::now();
-    while stop.recv_timeout(SWEEP_EVERY) == Err(RecvTimeoutError::Timeout) {
-        volume.keyring().sweep();
-        if maintained.elapsed() >= MAINTAIN_EVERY {
-            maintained = Instant::now();
-            if let Err(error) = volume.keyring().maintain(now()) {
+/// What goes on beside the requests.
+struct Upkeep {
+    fs: Arc<FileSystem>,
+    volume: Arc<Volume>,
+    kernel: KernelCache,
+    /// How long an unusable key may go unnoticed by files that are open.
+    check_every: Duration,
+}
+
+impl Upkeep {
+    /// Drops DEKs that have grown too old or whose keys may not be used, and once a day lets
+    /// keys rotate.
+    fn run(&self, stop: &Receiver<()>) {
+        let (mut maintained, mut checked) = (Instant::now(), Instant::now());
+        let mut failing = false;
+        while stop.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let flushed = self.volume.keyring().flush();
+            if let (Err(error), false) = (&flushed, failing) {
                 log::error!("{error}");
+            }
+            failing = flushed.is_err();
+            if checked.elapsed() >= self.check_every {
+                checked = Instant::now();
+                self.fs.withdraw_unusable(|node| self.kernel.drop_file(node));
+            }
+            if maintained.elapsed() >= MAINTAIN_EVERY {
+                maintained = Instant::now();
+                if let Err(error) = self.volume.keyring().maintain(now()) {
+                    log::error!("{error}");
+                }
             }
         }
     }
 }
 
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
 const MAINTAIN_EVERY: Duration = Duration::from_secs(24 * 3600);

@@ -11,8 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::args::ModeName;
 use super::exit::{Exit, Failure, Outcome};
+use super::kms_options::KmsChoices;
 use crate::crypto::Secret;
-use crate::format::{Descriptor, FORMAT_VERSION, Mode, SuppliedVerifier, VolumeId};
+use crate::format::{Descriptor, FORMAT_VERSION, KeyId, Mode, SuppliedVerifier, VolumeId};
+use crate::keys::audit::AuditLog;
+use crate::keys::kms::{KmsProvider, LocalKms};
 use crate::keys::{
     DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
     SuppliedProvider, SuppliedSource, read_key, read_key_file,
@@ -35,6 +38,8 @@ pub struct UnlockPlan {
     pub protect_keystore: bool,
     /// Age in days at which managed keys rotate, 0 for never.
     pub rotation_days: u32,
+    /// The options of kms mode.
+    pub kms: KmsChoices,
     /// Bounds of the cache of DEKs.
     pub cache_entries: usize,
     /// How long a DEK stays in the cache.
@@ -55,14 +60,11 @@ pub enum KeyOrigin {
 }
 
 /// The mode of the command line as the format names it.
-pub fn mode(name: ModeName) -> Outcome<Mode> {
+pub fn mode(name: ModeName) -> Mode {
     match name {
-        ModeName::Managed => Ok(Mode::Managed),
-        ModeName::Supplied => Ok(Mode::Supplied),
-        ModeName::Kms => Err(Failure::new(
-            Exit::Usage,
-            "mode 'kms': this version has no KMS provider yet; use 'managed' or 'supplied'",
-        )),
+        ModeName::Managed => Mode::Managed,
+        ModeName::Kms => Mode::Kms,
+        ModeName::Supplied => Mode::Supplied,
     }
 }
 
@@ -111,7 +113,8 @@ fn make(
         }
         _ => None,
     };
-    let keyring = keyring(plan, volume_id, managed, supplied);
+    let kms = brought.kms_for(plan, volume_id, None)?;
+    let keyring = keyring(plan, volume_id, managed, supplied, kms);
     let (volume_key, slot) = keyring.make_volume_key(volume_id, verifier)?;
     let descriptor = Descriptor {
         format_version: FORMAT_VERSION,
@@ -137,8 +140,14 @@ fn open(
     let volume_id = descriptor.volume_id;
     // The supplied key first: when it is wrong, no managed key is made for nothing.
     let (supplied, verifier) = brought.supplied_for(plan, &descriptor)?;
-    let managed = brought.managed_for(plan, &descriptor, supplied.is_some())?;
-    let keyring = keyring(plan, volume_id, managed, supplied);
+    let known_key = descriptor.slots_of(Mode::Kms).next().map(|slot| slot.envelope.key_id.clone());
+    let kms = match plan.mode == Mode::Kms || known_key.is_some() {
+        true => brought.kms_for(plan, volume_id, known_key)?,
+        false => None,
+    };
+    let has_other = supplied.is_some() || kms.is_some();
+    let managed = brought.managed_for(plan, &descriptor, has_other)?;
+    let keyring = keyring(plan, volume_id, managed, supplied, kms);
     let volume_key = keyring.open_volume_key(&descriptor)?;
     if descriptor.slots_of(plan.mode).next().is_none() && !plan.read_only {
         descriptor.key_slots.push(keyring.make_slot(volume_id, &volume_key, verifier)?);
@@ -185,8 +194,8 @@ impl Brought {
             }
         };
         let keystore = match plan.mode {
-            Mode::Managed => Some(Arc::new(open_keystore(plan, kind)?)),
-            Mode::Kms | Mode::Supplied => keystore_at_hand(plan).map(Arc::new),
+            Mode::Managed | Mode::Kms => Some(Arc::new(open_keystore(plan, kind)?)),
+            Mode::Supplied => keystore_at_hand(plan).map(Arc::new),
         };
         Ok(Self { keystore, supplied })
     }
@@ -227,7 +236,7 @@ impl Brought {
         &self,
         plan: &UnlockPlan,
         descriptor: &Descriptor,
-        has_supplied: bool,
+        has_other: bool,
     ) -> Outcome<Option<ManagedProvider>> {
         let Some(keystore) = &self.keystore else { return Ok(None) };
         let (volume_id, days) = (descriptor.volume_id, plan.rotation_days);
@@ -237,11 +246,11 @@ impl Brought {
             Mode::Managed if known => {
                 Ok(Some(ManagedProvider::open_existing(keystore, volume_id, days, now())?))
             }
-            Mode::Managed if !has_supplied => Err(Failure::new(
+            Mode::Managed if !has_other => Err(Failure::new(
                 Exit::Key,
                 format!(
-                    "{}: this volume has been mounted with supplied keys only; mount it with \
-                     '--mode supplied', or give its key too",
+                    "{}: this volume has been mounted with other keys only; mount it with the \
+                     '--mode' of before, or give its key too",
                     plan.backing.display()
                 ),
             )),
@@ -259,6 +268,52 @@ impl Brought {
             Mode::Kms | Mode::Supplied => Ok(None),
         }
     }
+
+    /// The provider of kms mode; `known_key` is the CMK that wraps the volume key already. In a
+    /// mount of another mode only for files that exist, and only if its keystore is at hand.
+    fn kms_for(
+        &self,
+        plan: &UnlockPlan,
+        volume: VolumeId,
+        known_key: Option<KeyId>,
+    ) -> Outcome<Option<KmsProvider>> {
+        let Some(keystore) = &self.keystore else { return Ok(None) };
+        let is_default = plan.mode == Mode::Kms;
+        let named = plan.kms.key_id.clone().or(known_key.map(|key_id| key_id.0));
+        if is_default && named.is_none() {
+            return Err(Failure::new(
+                Exit::Usage,
+                "mode 'kms' needs the key of new files: make one with 'ssefs key create' and give \
+                 its id or alias with --key-id",
+            ));
+        }
+        let default_key = named.as_deref().filter(|_| is_default);
+        match kms_provider(Arc::clone(keystore), volume, default_key, &plan.kms) {
+            Ok(provider) => {
+                if let Err(error) = keystore.remember_volume(volume, &plan.backing, now()) {
+                    log::warn!("the keystore does not note that this volume uses it: {error}");
+                }
+                Ok(Some(provider))
+            }
+            Err(error) if is_default => Err(error.into()),
+            Err(error) => {
+                log::warn!("files of mode kms stay closed: {error}");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The provider of kms mode over a keystore; `default_key` names the CMK of new files.
+pub fn kms_provider(
+    keystore: Arc<Keystore>,
+    volume: VolumeId,
+    default_key: Option<&str>,
+    choices: &KmsChoices,
+) -> Result<KmsProvider, KeyError> {
+    let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), choices.audit.clone())?);
+    let kms = Arc::new(LocalKms::new(keystore, audit));
+    KmsProvider::new(kms, default_key, volume, choices.provider_options())
 }
 
 fn new_passphrase() -> Result<Passphrase, KeyError> {
@@ -270,11 +325,13 @@ fn keyring(
     volume: VolumeId,
     managed: Option<ManagedProvider>,
     supplied: Option<Secret>,
+    kms: Option<KmsProvider>,
 ) -> Keyring {
     let managed = managed.map(|provider| Box::new(provider) as Box<dyn KeyProvider>);
     let supplied =
         supplied.map(|key| Box::new(SuppliedProvider::new(key, volume)) as Box<dyn KeyProvider>);
-    let providers = managed.into_iter().chain(supplied).collect();
+    let kms = kms.map(|provider| Box::new(provider) as Box<dyn KeyProvider>);
+    let providers = managed.into_iter().chain(supplied).chain(kms).collect();
     Keyring::new(providers, plan.mode, DekCache::new(plan.cache_entries, plan.cache_ttl))
 }
 
@@ -301,8 +358,17 @@ fn open_keystore(plan: &UnlockPlan, kind: DirectoryKind) -> Outcome<Keystore> {
             Exit::Keystore,
             format!("{}: the keystore has no passphrase", path.display()),
         ));
-    } else if kind == DirectoryKind::Empty {
+    } else if kind == DirectoryKind::Empty && plan.mode == Mode::Managed {
         Keystore::open_or_create(path)
+    } else if plan.mode == Mode::Kms && !path.exists() {
+        return Err(Failure::new(
+            Exit::Keystore,
+            format!(
+                "{}: there is no keystore yet; 'ssefs key create' makes one with a first key, \
+                 --keystore or $SSEFS_KEYSTORE names another",
+                path.display()
+            ),
+        ));
     } else {
         Keystore::open(path)
     };

@@ -6,9 +6,11 @@ mod kdf;
 mod mac;
 mod random;
 mod secret;
+mod signature;
 
 pub use aead::{AeadKey, NONCE_LEN, Nonce, OpenFailed, TAG_LEN, Tag};
 pub use kdf::{Derivation, derive};
 pub use mac::{MAC_LEN, MacKey, sha256};
 pub use random::{fill_random, random_array, random_nonces};
 pub use secret::{SECRET_LEN, Secret};
+pub use signature::{SIGNATURE_LEN, SigningKey, VerifyingKey};

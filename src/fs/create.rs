@@ -13,12 +13,11 @@ use super::error::At;
 use super::nodes::{ObjectId, Target};
 use super::open::{OpenMode, Purpose};
 use super::pinned::Reached;
-use super::xattrs::{ACL_DEFAULT, KEY_ID};
+use super::xattrs::ACL_DEFAULT;
 use super::{Entry, FileSystem, FsError, NodeId, Opened, check_new_name};
-use crate::format::{KeyId, Mode};
 use crate::keys::Caller;
 use crate::store::disk::DiskFile;
-use crate::store::tree::{DirFd, FileKind, OpenFlags, Stat, XattrMode};
+use crate::store::tree::{DirFd, FileKind, OpenFlags, Stat};
 
 /// Where something is made, and for whom.
 struct Site<'a> {
@@ -60,14 +59,7 @@ impl FileSystem {
         let site = self.site(caller, parent, name)?;
         let mode = self.mode_in(&site, mode, umask);
         self.tree.mkdir(&site.directory, name, mode).at(parent)?;
-        let undo = |site: &Site<'_>| self.tree.rmdir(&site.directory, site.name);
-        if let Some(key_id) = self.key_of(&site.directory) {
-            let value = key_id.0.as_bytes();
-            let (directory, key) = (&site.directory, OsStr::new(KEY_ID));
-            let kept = self.tree.set_xattr(directory, name, key, value, XattrMode::Set);
-            self.or_undo(&site, kept, &undo)?;
-        }
-        self.finish(&site, 0, undo)
+        self.finish(&site, 0, |site| self.tree.rmdir(&site.directory, site.name))
     }
 
     /// Makes a symbolic link.
@@ -128,25 +120,6 @@ impl FileSystem {
         }
     }
 
-    /// The CMK that a directory names for what is made in it. Only kms mode asks for it.
-    pub(super) fn key_of(&self, directory: &DirFd) -> Option<KeyId> {
-        if self.volume.keyring().default_mode() != Mode::Kms {
-            return None;
-        }
-        let value = directory.located().xattr(OsStr::new(KEY_ID)).ok()?;
-        String::from_utf8(value).ok().map(KeyId)
-    }
-
-    /// The CMK that the directory of a node names.
-    pub(super) fn key_of_parent(&self, node: NodeId) -> Option<KeyId> {
-        if self.volume.keyring().default_mode() != Mode::Kms {
-            return None;
-        }
-        let place = self.nodes.place(node)?;
-        let directory = self.directory(place.names.first()?.parent).ok()?;
-        self.key_of(&directory)
-    }
-
     fn site<'a>(
         &self,
         caller: Caller,
@@ -190,7 +163,7 @@ impl FileSystem {
             }
         }
         let purpose = if mode.writable { Purpose::Write } else { Purpose::Read };
-        let key_id = if mode.writable { self.key_of(&site.directory) } else { None };
+        let key_id = if mode.writable { self.key_within(site.parent)? } else { None };
         let joined = self.open_inode(caller, node, purpose, key_id.as_ref())?;
         Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true })
     }

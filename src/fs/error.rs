@@ -88,7 +88,12 @@ impl FsError {
                     error!("{self}");
                 }
             }
-            Self::Volume { source: VolumeError::TooLarge | VolumeError::ReadOnly, .. } => {}
+            // The last of them was logged when it was withdrawn.
+            Self::Volume {
+                source:
+                    VolumeError::TooLarge | VolumeError::ReadOnly | VolumeError::Withdrawn { .. },
+                ..
+            } => {}
             Self::Volume { .. } => error!("{self}"),
             Self::Stale { .. } => warn!("{self}"),
             Self::Refused { .. } | Self::BadHandle { .. } | Self::ReadOnly => {}
@@ -135,6 +140,7 @@ fn of_volume(error: &VolumeError) -> i32 {
     match error {
         VolumeError::Backing(source) => of_io(source),
         VolumeError::Key(source) => of_keys(source),
+        VolumeError::Withdrawn { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::TooLarge => Errno::FBIG.raw_os_error(),
         VolumeError::ReadOnly => Errno::ROFS.raw_os_error(),
         VolumeError::NotItsEnvelope { .. } => Errno::BADMSG.raw_os_error(),

@@ -12,6 +12,7 @@ mod create;
 mod dates;
 mod description;
 mod directories;
+mod directory_keys;
 mod error;
 mod file_io;
 mod handles;
@@ -28,6 +29,7 @@ mod renames;
 mod rewrap;
 mod system;
 mod types;
+mod withdrawal;
 mod xattrs;
 
 use std::ffi::OsStr;
@@ -141,6 +143,8 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
     if is_metadata(parent, name) { refused(parent, Errno::NOENT) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod kms_tests;
 #[cfg(test)]
 mod memory_tests;
 #[cfg(test)]

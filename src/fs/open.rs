@@ -170,7 +170,7 @@ impl FileSystem {
     ) -> Result<(), FsError> {
         let node = inode.node();
         let found = match key_id {
-            None if inode.file().size() == 0 => self.key_of_parent(node),
+            None if inode.file().size() == 0 => self.key_for(node)?,
             _ => None,
         };
         let path = || self.nodes.path(node);

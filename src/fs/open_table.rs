@@ -74,13 +74,17 @@ impl OpenTable {
         shard.get(&object).filter(|entry| entry.inode.is_ready()).map(|e| Arc::clone(&e.inode))
     }
 
-    /// All open files at this time.
-    pub fn all(&self) -> Vec<Arc<OpenInode>> {
+    /// One more use of each file that is open at this time: none of them is closed, and opened
+    /// anew beside it, while the uses are held.
+    pub fn all(self: &Arc<Self>) -> Vec<InodeUse> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            let shard = lock(shard);
-            let ready = shard.values().filter(|entry| entry.inode.is_ready());
-            all.extend(ready.map(|entry| Arc::clone(&entry.inode)));
+            let mut shard = lock(shard);
+            for entry in shard.values_mut().filter(|entry| entry.inode.is_ready()) {
+                entry.users += 1;
+                let inode = Arc::clone(&entry.inode);
+                all.push(InodeUse { table: Arc::clone(self), inode });
+            }
         }
         all
     }

@@ -25,8 +25,8 @@ impl FileSystem {
     /// of it; the first error is the one to tell.
     pub fn sync_all(&self) -> Result<(), FsError> {
         let mut result = Ok(());
-        for inode in self.open.all() {
-            result = result.and(self.settle(&inode));
+        for used in self.open.all() {
+            result = result.and(self.settle(used.inode()));
         }
         result.and(self.tree.sync_file_system().at(NodeId::ROOT))
     }
@@ -40,6 +40,9 @@ impl FileSystem {
         }
         if !self.is_read_only() {
             self.sync_all().unwrap_or_else(|error| error.report());
+        }
+        if let Err(error) = self.volume.keyring().flush() {
+            log::error!("{error}");
         }
         self.volume.keyring().wipe();
     }

@@ -36,7 +36,17 @@ impl Fixture {
             FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
         adapt(&mut options);
         let scratch = tempfile::tempdir().unwrap();
-        let (fs, volume) = mount(scratch.path(), &options);
+        let (fs, volume) = mount(scratch.path(), &options, supplied);
+        Self { fs, volume, scratch, options }
+    }
+
+    /// With other keys, made for the volume's id.
+    pub fn with_keys(keyring: impl FnOnce(VolumeId) -> Keyring) -> Self {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let options =
+            FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
+        let scratch = tempfile::tempdir().unwrap();
+        let (fs, volume) = mount(scratch.path(), &options, keyring);
         Self { fs, volume, scratch, options }
     }
 
@@ -46,8 +56,8 @@ impl Fixture {
         self.volume.end_epoch().unwrap();
         // The volume is locked for as long as somebody holds it.
         let elsewhere = tempfile::tempdir().unwrap();
-        (self.fs, self.volume) = mount(elsewhere.path(), &self.options);
-        (self.fs, self.volume) = mount(self.scratch.path(), &self.options);
+        (self.fs, self.volume) = mount(elsewhere.path(), &self.options, supplied);
+        (self.fs, self.volume) = mount(self.scratch.path(), &self.options, supplied);
     }
 
     /// Where an object lies underneath.
@@ -100,14 +110,22 @@ pub fn os(name: &str) -> &OsStr {
     OsStr::new(name)
 }
 
-fn mount(directory: &Path, options: &FsOptions) -> (FileSystem, Arc<Volume>) {
+fn supplied(volume: VolumeId) -> Keyring {
+    let provider = SuppliedProvider::new(Secret::copy_from(&[7; 32]), volume);
+    let cache = DekCache::new(64, Duration::from_secs(60));
+    Keyring::new(vec![Box::new(provider)], Mode::Supplied, cache)
+}
+
+fn mount(
+    directory: &Path,
+    options: &FsOptions,
+    keyring: impl FnOnce(VolumeId) -> Keyring,
+) -> (FileSystem, Arc<Volume>) {
     let tree = Arc::new(DiskTree::open(directory).unwrap());
     let directory = VolumeDirectory::claim(Arc::clone(&tree), "a test").unwrap();
     let existing = directory.descriptor().unwrap();
     let volume_id = existing.as_ref().map_or_else(VolumeId::random, |there| there.volume_id);
-    let provider = SuppliedProvider::new(Secret::copy_from(&[7; 32]), volume_id);
-    let cache = DekCache::new(64, Duration::from_secs(60));
-    let keyring = Keyring::new(vec![Box::new(provider)], Mode::Supplied, cache);
+    let keyring = keyring(volume_id);
     let (access, binding) =
         (Access::own(&PathBuf::new), Binding { volume: volume_id, file: FileId::VOLUME });
     let (descriptor, volume_key) = match existing {

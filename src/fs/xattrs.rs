@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 
 use super::description::{is_described, value_of};
+use super::directory_keys::KEY_ID;
 use super::error::{At, refused};
 use super::rewrap::ENVELOPE;
 use super::{FileSystem, FsError, NodeId};
@@ -15,8 +16,6 @@ use crate::keys::Caller;
 use crate::store::tree::{FileKind, XattrMode};
 use crate::volume::describe;
 
-/// The CMK that a directory names for files made in it; on a file, the one that wraps its DEK.
-pub(super) const KEY_ID: &str = "user.ssefs.key_id";
 /// The ACL that a directory hands down.
 pub(super) const ACL_DEFAULT: &str = "system.posix_acl_default";
 const ACL_ACCESS: &str = "system.posix_acl_access";
@@ -88,10 +87,11 @@ impl FileSystem {
         }
         self.check_changeable(node, name)?;
         let mode = XattrMode::from_raw(flags.cast_unsigned()).at(node)?;
-        if name == KEY_ID && !is_key_id(value) {
-            return refused(node, Errno::INVAL);
-        }
         let reached = self.reach(node)?;
+        if name == KEY_ID {
+            let key_id = self.directory_key(caller, node, value)?;
+            return reached.set_xattr(name, key_id.0.as_bytes(), mode).at(node);
+        }
         reached.set_xattr(name, value, mode).at(node)?;
         if name == ACL_ACCESS && caller.uid != 0 {
             // As chmod(2) does for one who is not of the file's group.
@@ -168,12 +168,6 @@ impl FileSystem {
     }
 }
 
-/// A name that a CMK or its alias can have.
-fn is_key_id(value: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_graphic();
-    !value.is_empty() && value.len() <= MAX_KEY_ID_BYTES && value.iter().all(allowed)
-}
-
 /// Whether the caller's process is of a group, by its own group or a further one.
 fn is_in_group(caller: Caller, gid: u32) -> bool {
     if caller.gid == gid {
@@ -184,9 +178,6 @@ fn is_in_group(caller: Caller, gid: u32) -> bool {
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or("");
     groups.split_ascii_whitespace().any(|group| group.parse() == Ok(gid))
 }
-
-/// As AWS KMS limits aliases.
-const MAX_KEY_ID_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {

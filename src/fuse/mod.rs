@@ -14,4 +14,4 @@ mod tune;
 
 pub use attach::{Detached, FilesystemFlag, MountPlan, mount_flags, unmount};
 pub use error::MountError;
-pub use session::{Session, Stopper};
+pub use session::{KernelCache, Session, Stopper};

@@ -8,18 +8,25 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use fuser::{Config, SessionACL};
+use fuser::{Config, INodeNo, Notifier, SessionACL};
 
 use super::attach::{Attached, DEVICE, Detached, MountPlan, attach};
 use super::classic::Classic;
 use super::error::MountError;
 use super::tune::tune;
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, NodeId};
 
 /// A running mount.
 pub struct Session {
     loops: JoinHandle<io::Result<()>>,
     attached: Attached,
+    kernel: KernelCache,
+}
+
+/// What the kernel has cached of files.
+#[derive(Debug, Clone)]
+pub struct KernelCache {
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 /// Unmounts from another thread.
@@ -55,7 +62,8 @@ impl Session {
                 .spawn(move || served.run())
                 .map_err(MountError::Handshake)
         });
-        let session = Self { loops: loops.map_err(undo)?, attached };
+        let kernel = KernelCache { notifier };
+        let session = Self { loops: loops.map_err(undo)?, attached, kernel };
         match rustix::fs::statvfs(&session.attached.mount_point) {
             Ok(_) => tune(session.attached.device),
             Err(errno) => return Err(session.abandon(errno)),
@@ -73,6 +81,11 @@ impl Session {
         Stopper { attached: self.attached.clone() }
     }
 
+    /// The way to what the kernel has cached.
+    pub fn kernel_cache(&self) -> KernelCache {
+        self.kernel.clone()
+    }
+
     /// Waits until it is unmounted and every request has been answered.
     pub fn wait(self) -> io::Result<()> {
         self.loops.join().unwrap_or_else(|_| Err(io::Error::other("the session's thread panicked")))
@@ -84,6 +97,20 @@ impl Session {
             log::warn!("{error}");
         }
         MountError::NotAnswering { path, source: errno.into() }
+    }
+}
+
+impl KernelCache {
+    /// Makes the kernel send what was written to a file and forget what it has read of it. Waits
+    /// for write requests, so it is not for threads that serve requests.
+    pub fn drop_file(&self, node: NodeId) {
+        let Some(notifier) = self.notifier.get() else { return };
+        match notifier.inval_inode(INodeNo(node.0), 0, 0) {
+            Ok(()) => {}
+            // The kernel does not know the file any more.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => log::error!("inode {}: cached pages stay: {error}", node.0),
+        }
     }
 }
 

@@ -104,6 +104,15 @@ impl DekCache {
         }
     }
 
+    /// Drops everything.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            if let Some(entries) = &mut lock(shard).entries {
+                entries.clear();
+            }
+        }
+    }
+
     /// Drops everything and holds nothing from now on.
     pub(super) fn close(&self) {
         for shard in &self.shards {

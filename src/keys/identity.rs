@@ -1,11 +1,15 @@
 //! Who asks, as policies and the audit log name it: the process behind a call with its user,
 //! groups, login and program, read from the system while the process waits for its answer.
 
-use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use nix::unistd::{Group, User};
 
 use super::provider::Caller;
@@ -15,24 +19,33 @@ pub struct Identity {
     caller: Caller,
     user_name: Option<Arc<str>>,
     login_uid: Option<u32>,
-    executable: Option<Arc<Path>>,
-    groups: OnceCell<Vec<u32>>,
+    executable: Option<PathBuf>,
+    groups: Vec<u32>,
+}
+
+/// Identities of processes that ask again and again. What is remembered of a process is looked
+/// up anew after a second, and when it runs another program; the ids are always those of the
+/// request.
+pub struct Identities {
+    seen: Mutex<LruCache<Caller, Seen>>,
+    /// The lookup of a name may ask a directory server.
+    names: Mutex<HashMap<u32, Named>>,
+}
+
+struct Named {
+    at: Instant,
+    name: Option<Arc<str>>,
+}
+
+struct Seen {
+    at: Instant,
+    identity: Arc<Identity>,
 }
 
 impl Identity {
-    /// Of the process `caller`, as far as the system tells.
+    /// Of the process or thread `caller`, as far as the system tells.
     pub fn of(caller: Caller) -> Self {
-        let proc = PathBuf::from(format!("/proc/{}", caller.pid));
-        let login_uid = fs::read_to_string(proc.join("loginuid")).ok();
-        Self {
-            caller,
-            user_name: user_name(caller.uid).map(Arc::from),
-            login_uid: login_uid
-                .and_then(|text| text.trim().parse().ok())
-                .filter(|uid| *uid != NO_LOGIN),
-            executable: fs::read_link(proc.join("exe")).ok().map(Arc::from),
-            groups: OnceCell::new(),
-        }
+        Self::named(caller, user_name(caller.uid).map(Arc::from))
     }
 
     /// Of this process.
@@ -62,11 +75,74 @@ impl Identity {
 
     /// The process's groups: the one of the call and the supplementary ones.
     pub fn groups(&self) -> &[u32] {
-        self.groups.get_or_init(|| {
-            let mut groups = supplementary_groups(self.caller.pid);
-            groups.push(self.caller.gid);
-            groups
-        })
+        &self.groups
+    }
+
+    fn named(caller: Caller, user_name: Option<Arc<str>>) -> Self {
+        let proc = PathBuf::from(format!("/proc/{}", caller.pid));
+        let login_uid = fs::read_to_string(proc.join("loginuid")).ok();
+        let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let field = |name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().split_whitespace()
+        };
+        let process = field("Tgid:").next().and_then(|id| id.parse().ok());
+        let mut groups: Vec<u32> = field("Groups:").filter_map(|gid| gid.parse().ok()).collect();
+        groups.push(caller.gid);
+        Self {
+            // The kernel names the thread; people look for the process.
+            caller: Caller { pid: process.unwrap_or(caller.pid), ..caller },
+            user_name,
+            login_uid: login_uid
+                .and_then(|text| text.trim().parse().ok())
+                .filter(|uid| *uid != NO_LOGIN),
+            executable: program(caller.pid),
+            groups,
+        }
+    }
+}
+
+impl Identities {
+    /// With none known yet.
+    pub fn new() -> Self {
+        Self { seen: Mutex::new(LruCache::new(MAX_SEEN)), names: Mutex::default() }
+    }
+
+    /// That of the process or thread `caller`.
+    pub fn of(&self, caller: Caller) -> Arc<Identity> {
+        let seen = {
+            let mut all = lock(&self.seen);
+            let fresh = all.get(&caller).filter(|seen| seen.at.elapsed() < SEEN_FOR);
+            fresh.map(|seen| Arc::clone(&seen.identity))
+        };
+        if let Some(identity) = seen.filter(|it| it.executable == program(caller.pid)) {
+            return identity;
+        }
+        let identity = Arc::new(Identity::named(caller, self.name(caller.uid)));
+        let seen = Seen { at: Instant::now(), identity: Arc::clone(&identity) };
+        lock(&self.seen).put(caller, seen);
+        identity
+    }
+
+    fn name(&self, uid: u32) -> Option<Arc<str>> {
+        if let Some(named) = lock(&self.names).get(&uid)
+            && named.at.elapsed() < NAMED_FOR
+        {
+            return named.name.clone();
+        }
+        let name: Option<Arc<str>> = user_name(uid).map(Arc::from);
+        let mut names = lock(&self.names);
+        if names.len() >= MAX_SEEN.get() {
+            names.clear();
+        }
+        names.insert(uid, Named { at: Instant::now(), name: name.clone() });
+        name
+    }
+}
+
+impl Default for Identities {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -91,12 +167,17 @@ pub fn group_id(name: &str) -> Option<u32> {
     }
 }
 
-fn supplementary_groups(pid: u32) -> Vec<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    groups.unwrap_or_default().split_whitespace().filter_map(|gid| gid.parse().ok()).collect()
+fn program(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const SEEN_FOR: Duration = Duration::from_secs(1);
+const NAMED_FOR: Duration = Duration::from_secs(60);
+const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(1024).expect("is not zero");
 /// What the kernel tells for a process without a login.
 const NO_LOGIN: u32 = u32::MAX;
 
@@ -117,6 +198,42 @@ mod tests {
         let gone = Identity::of(Caller { uid: 4_000_000, gid: 4_000_001, pid: u32::MAX });
         assert_eq!((gone.user_name(), gone.login_uid(), gone.executable()), (None, None, None));
         assert_eq!(gone.groups(), [4_000_001]);
+    }
+
+    #[test]
+    fn a_process_is_looked_up_again_when_it_runs_another_program() {
+        let identities = Identities::new();
+        let own = Caller::own();
+        let first = identities.of(own);
+        assert!(Arc::ptr_eq(&first, &identities.of(own)));
+        assert_eq!(first.caller(), own);
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read _; exec sleep 60"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let caller = Caller { pid: child.id(), ..own };
+        let is_running = |name: &str| {
+            let identity = identities.of(caller);
+            identity.executable().is_some_and(|path| path.ends_with(name))
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        while is_running(std::env::current_exe().unwrap().to_str().unwrap()) {
+            assert!(Instant::now() < until, "the shell starts");
+        }
+        drop(child.stdin.take());
+        while !is_running("sleep") && !is_running("coreutils") {
+            assert!(Instant::now() < until, "the other program is seen");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_thread_is_known_by_its_process() {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let identity = Identity::of(Caller { pid: thread, ..Caller::own() });
+        assert_eq!(identity.caller().pid, std::process::id());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::cache::{CacheKey, CacheStats, DekCache};
 use super::error::KeyError;
 use super::provider::{Access, Binding, Generated, KeyProvider};
 use crate::crypto::Secret;
-use crate::format::{Envelope, FileId, Mode};
+use crate::format::{Envelope, FileId, KeyId, Mode};
 
 /// The keys of a mount.
 pub struct Keyring {
@@ -61,7 +61,9 @@ impl Keyring {
         access: &Access<'_>,
     ) -> Result<Envelope, KeyError> {
         let providers = self.providers()?;
-        let provider = authorised(&providers, current, binding, access, false)?;
+        let provider = holder(&providers, current, |provider| {
+            provider.authorise(current, binding, access, false)
+        })?;
         let access = Access { key_id: Some(&current.key_id), ..*access };
         provider.wrap(dek, Some(current), binding, &access)
     }
@@ -77,7 +79,9 @@ impl Keyring {
         let providers = self.providers()?;
         let key = CacheKey::new(envelope, binding);
         let cached = self.cache.find(&key, Instant::now());
-        let provider = authorised(&providers, envelope, binding, access, cached.is_some())?;
+        let provider = holder(&providers, envelope, |provider| {
+            provider.authorise(envelope, binding, access, cached.is_some())
+        })?;
         if let Some(dek) = cached {
             return Ok(dek);
         }
@@ -94,7 +98,10 @@ impl Keyring {
         access: &Access<'_>,
     ) -> Result<Secret, KeyError> {
         let providers = self.providers()?;
-        authorised(&providers, envelope, binding, access, false)?.unwrap(envelope, binding, access)
+        let provider = holder(&providers, envelope, |provider| {
+            provider.authorise(envelope, binding, access, false)
+        })?;
+        provider.unwrap(envelope, binding, access)
     }
 
     /// Whether the caller may use the envelope's key now, for a file that is open already.
@@ -104,7 +111,9 @@ impl Keyring {
         binding: Binding,
         access: &Access<'_>,
     ) -> Result<(), KeyError> {
-        authorised(&self.providers()?, envelope, binding, access, true).map(drop)
+        let providers = self.providers()?;
+        holder(&providers, envelope, |provider| provider.authorise(envelope, binding, access, true))
+            .map(drop)
     }
 
     /// Whether a provider serves `mode`.
@@ -122,20 +131,42 @@ impl Keyring {
         self.cache.stats()
     }
 
-    /// Drops cached DEKs that have grown too old; to be called every few seconds.
+    /// Whether the envelope's key may be used at all now, whoever asks.
+    pub fn check(&self, envelope: &Envelope) -> Result<(), KeyError> {
+        let providers = self.providers()?;
+        holder(&providers, envelope, |provider| provider.check(envelope)).map(drop)
+    }
+
+    /// The id of the key in the default mode that the caller names, by id or alias.
+    pub fn resolve(&self, name: &str, access: &Access<'_>) -> Result<KeyId, KeyError> {
+        let providers = self.providers()?;
+        default_provider(&providers, self.default_mode)?.resolve(name, access)
+    }
+
+    /// Drops cached DEKs that have grown too old, and all of them when a key has become
+    /// unusable; to be called every few seconds.
     pub fn sweep(&self) {
+        let providers = self.providers();
+        let withdrawn = |all: Providers| {
+            // Each is asked: the answer is given once.
+            all.iter().fold(false, |any, provider| provider.has_withdrawn() | any)
+        };
+        if providers.is_ok_and(withdrawn) {
+            self.cache.clear();
+        }
         self.cache.sweep(Instant::now());
+    }
+
+    /// Puts what the providers have to record on stable storage; to be called every second and
+    /// at the end. Every provider is asked; the first error is answered.
+    pub fn flush(&self) -> Result<(), KeyError> {
+        self.of_each(|provider| provider.flush())
     }
 
     /// The providers' work of a day, such as rotation by age; `now` in seconds since 1970-01-01
     /// UTC. Every provider is asked; the first error is answered.
     pub fn maintain(&self, now: u64) -> Result<(), KeyError> {
-        let providers = self.providers()?;
-        let mut result = Ok(());
-        for provider in providers.iter() {
-            result = result.and(provider.maintain(now));
-        }
-        result
+        self.of_each(|provider| provider.maintain(now))
     }
 
     /// Wipes the cache and all keys; every later call is [`KeyError::Wiped`]. A call under way
@@ -143,6 +174,18 @@ impl Keyring {
     pub fn wipe(&self) {
         *self.providers.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.cache.close();
+    }
+
+    fn of_each(
+        &self,
+        ask: impl Fn(&dyn KeyProvider) -> Result<(), KeyError>,
+    ) -> Result<(), KeyError> {
+        let providers = self.providers()?;
+        let mut result = Ok(());
+        for provider in providers.iter() {
+            result = result.and(ask(provider.as_ref()));
+        }
+        result
     }
 
     fn remember(&self, envelope: &Envelope, binding: Binding, dek: &Secret) {
@@ -167,17 +210,15 @@ fn default_provider(
     })
 }
 
-/// The provider that holds the envelope's key, once it has authorised the request.
-fn authorised<'a>(
+/// The provider that holds the envelope's key, if `asked` finds nothing against its use.
+fn holder<'a>(
     providers: &'a [Box<dyn KeyProvider>],
     envelope: &Envelope,
-    binding: Binding,
-    access: &Access<'_>,
-    cached: bool,
+    asked: impl Fn(&dyn KeyProvider) -> Result<(), KeyError>,
 ) -> Result<&'a dyn KeyProvider, KeyError> {
     let mut refusal = None;
     for provider in providers.iter().filter(|provider| provider.mode() == envelope.mode) {
-        match provider.authorise(envelope, binding, access, cached) {
+        match asked(provider.as_ref()) {
             Ok(()) => return Ok(provider.as_ref()),
             Err(not_found @ KeyError::NotFound { .. }) => {
                 refusal.get_or_insert(not_found);
@@ -200,7 +241,7 @@ mod tests {
 
     use super::super::SuppliedProvider;
     use super::*;
-    use crate::format::{KeyId, VolumeId};
+    use crate::format::VolumeId;
 
     const VOLUME: VolumeId = VolumeId([1; 16]);
     const BINDING: Binding = Binding { volume: VOLUME, file: FileId([2; 16]) };

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::error::KeyError;
-use super::keystore_record::{Record, file_name, is_record, open, seal};
+use super::keystore_record::{Record, file_name, id_in_name, is_record, open, seal};
 use super::passphrase::{Passphrase, recommended_argon2id};
-use super::private_dir::{DirLock, PrivateDir};
+use super::private_dir::{DirLock, PrivateDir, Staged, Stamp};
 use super::root_key::{self, RootKeyFile};
 use crate::crypto::{Secret, derive};
 
@@ -20,14 +20,21 @@ use crate::crypto::{Secret, derive};
 pub struct Keystore {
     dir: PrivateDir,
     record_key: Secret,
+    audit_key: Secret,
 }
 
 /// The right to write records, held against other processes and threads. Taken before any lock
-/// of a provider.
+/// of a provider and of the audit log.
 pub(super) struct KeystoreLock<'a> {
     keystore: &'a Keystore,
     lock: DirLock<'a>,
 }
+
+/// Which file a record is in, worked out once for [`Keystore::stamp`].
+pub(super) struct RecordFile(String);
+
+/// A new record, durable beside the one that it is to replace; dropped, nothing has changed.
+pub(super) struct StagedRecord<'a>(Staged<'a>);
 
 impl Keystore {
     /// Where the keystore is: `explicit`, else `$SSEFS_KEYSTORE`, else `/var/lib/ssefs` for
@@ -121,6 +128,11 @@ impl Keystore {
         self.dir.path()
     }
 
+    /// The user that it belongs to.
+    pub(super) fn owner(&self) -> u32 {
+        self.dir.owner()
+    }
+
     /// Whether it is inside the directory `backing`, or is that directory: its keys would then
     /// lie beside what they protect.
     pub fn lies_within(&self, backing: &Path) -> bool {
@@ -142,11 +154,42 @@ impl Keystore {
 
     /// The record `id`, if there is one.
     pub(super) fn read<R: Record>(&self, id: &str) -> Result<Option<R>, KeyError> {
+        Ok(self.read_stamped(id)?.map(|(record, _)| record))
+    }
+
+    /// The record `id` and the stamp of its file.
+    pub(super) fn read_stamped<R: Record>(&self, id: &str) -> Result<Option<(R, Stamp)>, KeyError> {
         let name = file_name::<R>(id);
-        let Some(bytes) = self.dir.read(&name, MAX_RECORD_LEN)? else { return Ok(None) };
-        open(&self.record_key, id, &bytes)
-            .map(Some)
+        let Some(content) = self.dir.read_stamped(&name, MAX_RECORD_LEN)? else {
+            return Ok(None);
+        };
+        open(&self.record_key, id, &content.bytes)
+            .map(|record| Some((record, content.stamp)))
             .map_err(|problem| KeyError::Damaged { path: self.dir.path_of(&name), problem })
+    }
+
+    /// The file of the record `id`, whether there is one or not.
+    pub(super) fn file_of<R: Record>(id: &str) -> RecordFile {
+        RecordFile(file_name::<R>(id))
+    }
+
+    /// The stamp of a record, by one system call; `None` if there is no such record.
+    pub(super) fn stamp(&self, file: &RecordFile) -> Result<Option<Stamp>, KeyError> {
+        self.dir.stamp(&file.0)
+    }
+
+    /// The path of the record `id`, for messages.
+    pub(super) fn path_of<R: Record>(&self, id: &str) -> PathBuf {
+        self.dir.path_of(&file_name::<R>(id))
+    }
+
+    /// The ids of all records of a kind, in order.
+    pub(super) fn ids<R: Record>(&self) -> Result<Vec<String>, KeyError> {
+        let names = self.dir.names()?;
+        let mut ids: Vec<_> =
+            names.iter().filter_map(|name| id_in_name::<R>(name)).map(str::to_owned).collect();
+        ids.sort();
+        Ok(ids)
     }
 
     /// Whether there is a record `id`.
@@ -159,17 +202,51 @@ impl Keystore {
         Ok(KeystoreLock { keystore: self, lock: self.dir.lock()? })
     }
 
+    /// The key of the audit log's MACs.
+    pub(super) fn audit_key(&self) -> &Secret {
+        &self.audit_key
+    }
+
+    /// The directory `name` in it, made if it is missing.
+    pub(super) fn subdirectory(&self, name: &str) -> Result<PrivateDir, KeyError> {
+        self.dir.subdirectory(name)
+    }
+
     fn with_root(dir: PrivateDir, root: &Secret) -> Self {
-        Self { dir, record_key: derive(root, RECORD_LABEL) }
+        Self { dir, record_key: derive(root, RECORD_LABEL), audit_key: derive(root, AUDIT_LABEL) }
     }
 }
 
 impl KeystoreLock<'_> {
     /// Puts `record` in place of what is kept as `id`; durable when it returns.
     pub(super) fn write<R: Record>(&self, id: &str, record: &R) -> Result<(), KeyError> {
+        self.stage(id, record)?.expect("a record stays readable").publish()
+    }
+
+    /// Writes `record` beside what is kept as `id`, to be published later; `None` if it is too
+    /// long to be read again.
+    pub(super) fn stage<R: Record>(
+        &self,
+        id: &str,
+        record: &R,
+    ) -> Result<Option<StagedRecord<'_>>, KeyError> {
         let sealed = seal(&self.keystore.record_key, id, record);
-        assert!(sealed.len() <= MAX_RECORD_LEN, "a record stays readable");
-        self.lock.replace(&file_name::<R>(id), &sealed)
+        if sealed.len() > MAX_RECORD_LEN {
+            return Ok(None);
+        }
+        self.lock.stage(&file_name::<R>(id), &sealed).map(|staged| Some(StagedRecord(staged)))
+    }
+
+    /// Removes the record `id`, if there is one; durable when it returns.
+    pub(super) fn remove<R: Record>(&self, id: &str) -> Result<(), KeyError> {
+        self.lock.remove(&file_name::<R>(id))
+    }
+}
+
+impl StagedRecord<'_> {
+    /// Makes it the record; durable when it returns.
+    pub(super) fn publish(self) -> Result<(), KeyError> {
+        self.0.publish()
     }
 }
 
@@ -211,6 +288,7 @@ fn not_a_keystore(path: &Path) -> KeyError {
 }
 
 const RECORD_LABEL: &[u8] = b"ssefs keystore records v1";
+const AUDIT_LABEL: &[u8] = b"ssefs keystore audit log v1";
 const MAX_RECORD_LEN: usize = 1 << 20;
 
 #[cfg(test)]
@@ -227,6 +305,12 @@ mod tests {
     struct Note(u32);
     impl Record for Note {
         const KIND: &'static str = "note";
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Text(String);
+    impl Record for Text {
+        const KIND: &'static str = "text";
     }
 
     fn scratch() -> (tempfile::TempDir, PathBuf) {
@@ -252,6 +336,24 @@ mod tests {
         assert!(matches!(elsewhere.read::<Note>("a"), Err(KeyError::Damaged { .. })));
         fs::copy(path.join("note-a.record"), path.join("note-b.record")).unwrap();
         assert!(matches!(again.read::<Note>("b"), Err(KeyError::Damaged { .. })));
+    }
+
+    #[test]
+    fn records_are_listed_staged_and_removed() {
+        let (_scratch, path) = scratch();
+        let keystore = Keystore::open_or_create(&path).unwrap();
+        let lock = keystore.lock().unwrap();
+        for id in ["b", "a", "c-d"] {
+            lock.write(id, &Note(1)).unwrap();
+        }
+        drop(lock.stage("a", &Note(2)).unwrap());
+        assert_eq!(keystore.read::<Note>("a").unwrap(), Some(Note(1)));
+        lock.stage("a", &Note(2)).unwrap().unwrap().publish().unwrap();
+        assert_eq!(keystore.read::<Note>("a").unwrap(), Some(Note(2)));
+        lock.remove::<Note>("b").unwrap();
+        assert_eq!(keystore.ids::<Note>().unwrap(), ["a", "c-d"]);
+        assert_eq!(keystore.stamp(&Keystore::file_of::<Note>("b")).unwrap(), None);
+        assert!(lock.stage("long", &Text("x".repeat(MAX_RECORD_LEN))).unwrap().is_none());
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub(super) fn file_name<R: Record>(id: &str) -> String {
     format!("{}-{id}{SUFFIX}", R::KIND)
 }
 
+/// The id of the record in a file of this name, if it is one of this kind.
+pub(super) fn id_in_name<R: Record>(name: &str) -> Option<&str> {
+    name.strip_prefix(R::KIND)?.strip_prefix('-')?.strip_suffix(SUFFIX)
+}
+
 /// Whether a file of this name is a record.
 pub(super) fn is_record(name: &str) -> bool {
     name.ends_with(SUFFIX)

@@ -2,6 +2,7 @@
 //! versions of its material. The newest version wraps; older ones only unwrap, and are never
 //! removed. A version that is missing is refused, never replaced.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -172,6 +173,7 @@ impl KeyProvider for ManagedProvider {
             key_id: &key.key_id,
             key_version: newest.version,
             material: &newest.material.0,
+            context: &BTreeMap::new(),
         };
         wrapper.wrap(dek, previous, binding)
     }

@@ -6,12 +6,13 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, openat,
-    renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, mkdirat,
+    openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -24,12 +25,38 @@ use crate::crypto::random_array;
 pub(super) struct PrivateDir {
     fd: OwnedFd,
     path: PathBuf,
+    owner: u32,
+}
+
+/// What tells one content of a file from another without reading it. Files here are replaced
+/// and never written again, so each content has an inode of its own, except that the number of
+/// one replaced twice may come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    changed: Duration,
+    len: u64,
+}
+
+/// What was read of a file.
+pub(super) struct Content {
+    /// Its bytes; wiped when dropped.
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// The stamp of exactly this content.
+    pub(super) stamp: Stamp,
 }
 
 /// The right to write into the directory, held against other processes and threads.
 pub(super) struct DirLock<'a> {
     dir: &'a PrivateDir,
     _file: OwnedFd,
+}
+
+/// New content of a file, durable beside it; dropped, it is as if it had never been.
+pub(super) struct Staged<'a> {
+    lock: &'a DirLock<'a>,
+    temporary: Option<String>,
+    name: String,
 }
 
 impl PrivateDir {
@@ -39,7 +66,7 @@ impl PrivateDir {
         let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| io_error(path, error))?;
         let stat = fstat(&fd).map_err(|error| io_error(path, error))?;
         refuse_shared(path, &stat, "700")?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd, path: path.to_owned(), owner: stat.st_uid })
     }
 
     /// Opens it, making it and missing parents first, all with mode 0700.
@@ -60,9 +87,55 @@ impl PrivateDir {
         Self::open(path)
     }
 
+    /// Opens the directory `name` in it, making it first with mode 0700.
+    pub(super) fn subdirectory(&self, name: &str) -> Result<Self, KeyError> {
+        let path = self.path_of(name);
+        match mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) => self.sync()?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(io_error(&path, error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            openat(&self.fd, name, flags, Mode::empty()).map_err(|error| io_error(&path, error))?;
+        refuse_shared(&path, &fstat(&fd).map_err(|error| io_error(&path, error))?, "700")?;
+        Ok(Self { fd, path, owner: self.owner })
+    }
+
+    /// Opens a file of it for reading and writing; one that it makes has mode 0600.
+    pub(super) fn open_file(&self, name: &str, further: OFlags) -> Result<OwnedFd, KeyError> {
+        let path = self.path_of(name);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | further;
+        let fd = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| io_error(&path, error))?;
+        let stat = fstat(&fd).map_err(|error| io_error(&path, error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(KeyError::Unsafe { path, problem: "is not a regular file".to_owned() });
+        }
+        refuse_shared(&path, &stat, "600")?;
+        Ok(fd)
+    }
+
+    /// Whether the name still stands for the open file.
+    pub(super) fn holds(&self, name: &str, fd: &OwnedFd) -> bool {
+        let named = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        matches!((named, fstat(fd)), (Ok(named), Ok(open)) if identity(named) == identity(open))
+    }
+
+    /// Makes what was created and renamed in it durable.
+    pub(super) fn sync(&self) -> Result<(), KeyError> {
+        fsync(&self.fd).map_err(|error| io_error(&self.path, error))
+    }
+
     /// Where it was opened.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The user that it belongs to.
+    pub(super) fn owner(&self) -> u32 {
+        self.owner
     }
 
     /// The path of a file in it, for messages.
@@ -76,6 +149,15 @@ impl PrivateDir {
         name: &str,
         limit: usize,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+        Ok(self.read_stamped(name, limit)?.map(|content| content.bytes))
+    }
+
+    /// The same with the stamp of what was read.
+    pub(super) fn read_stamped(
+        &self,
+        name: &str,
+        limit: usize,
+    ) -> Result<Option<Content>, KeyError> {
         let path = self.path_of(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match openat(&self.fd, name, flags, Mode::empty()) {
@@ -89,8 +171,11 @@ impl PrivateDir {
             return Err(KeyError::Unsafe { path, problem });
         }
         refuse_shared(&path, &stat, "600")?;
-        match read_bounded(File::from(fd), limit) {
-            Ok(Some(bytes)) => Ok(Some(bytes)),
+        // Files are replaced, never grown: a buffer of their size is enough, and a larger one
+        // would cost more to wipe than the file to read.
+        let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
+        match read_bounded(File::from(fd), limit.min(size)) {
+            Ok(Some(bytes)) => Ok(Some(Content { bytes, stamp: Stamp::of(&stat) })),
             Ok(None) => {
                 Err(KeyError::Damaged { path, problem: format!("is longer than {limit} bytes") })
             }
@@ -100,9 +185,14 @@ impl PrivateDir {
 
     /// Whether there is such a file.
     pub(super) fn contains(&self, name: &str) -> Result<bool, KeyError> {
+        Ok(self.stamp(name)?.is_some())
+    }
+
+    /// The stamp of a file, by one system call; `None` if there is no such file.
+    pub(super) fn stamp(&self, name: &str) -> Result<Option<Stamp>, KeyError> {
         match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
+            Ok(stat) => Ok(Some(Stamp::of(&stat))),
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(io_error(&self.path_of(name), error)),
         }
     }
@@ -148,40 +238,82 @@ impl PrivateDir {
 impl DirLock<'_> {
     /// Puts `bytes` in place of the file's content, atomically and durably.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
-        let temporary = self.write_temporary(name, bytes)?;
-        self.publish(&temporary, name)
+        self.stage(name, bytes)?.publish()
     }
 
-    /// Writes the new content beside the file; it counts only once it is published.
-    fn write_temporary(&self, name: &str, bytes: &[u8]) -> Result<String, KeyError> {
+    /// Writes the new content durably beside the file; it counts only once it is published.
+    pub(super) fn stage(&self, name: &str, bytes: &[u8]) -> Result<Staged<'_>, KeyError> {
         let temporary =
             format!("{TEMPORARY_PREFIX}{name}.{}", HEXLOWER.encode(&random_array::<8>()));
+        let staged =
+            Staged { lock: self, temporary: Some(temporary.clone()), name: name.to_owned() };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
+            step()?;
             let mut file =
                 File::from(openat(&self.dir.fd, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
+            step()?;
             file.write_all(bytes)?;
+            step()?;
             file.sync_all()
         };
-        match write() {
-            Ok(()) => Ok(temporary),
-            Err(source) => {
-                // The write's own error is the one to show; the next lock removes what is left.
-                let _ = self.remove(&temporary);
-                Err(KeyError::Io { path: self.dir.path_of(name), source })
-            }
+        write().map_err(|source| KeyError::Io { path: self.dir.path_of(name), source })?;
+        Ok(staged)
+    }
+
+    /// Removes the file; durable when it returns. One that is not there is no error.
+    pub(super) fn remove(&self, name: &str) -> Result<(), KeyError> {
+        match self.unlink(name) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(io_error(&self.dir.path_of(name), error)),
+        }
+        step().and_then(|()| fsync(&self.dir.fd)).map_err(|error| io_error(&self.dir.path, error))
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), Errno> {
+        step()?;
+        unlinkat(&self.dir.fd, name, AtFlags::empty())
+    }
+}
+
+impl Staged<'_> {
+    /// Makes it the file's content; durable when it returns.
+    pub(super) fn publish(mut self) -> Result<(), KeyError> {
+        let dir = self.lock.dir;
+        let temporary = self.temporary.as_ref().expect("it is published once");
+        step()
+            .and_then(|()| renameat(&dir.fd, temporary, &dir.fd, &self.name))
+            .map_err(|error| io_error(&dir.path_of(&self.name), error))?;
+        self.temporary = None;
+        step()
+            .and_then(|()| fsync(&dir.fd))
+            .map_err(|error| io_error(&dir.path_of(&self.name), error))
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            // Whatever made it superfluous is the error to show; the next lock tries again.
+            let _ = self.lock.unlink(&temporary);
         }
     }
+}
 
-    fn publish(&self, temporary: &str, name: &str) -> Result<(), KeyError> {
-        renameat(&self.dir.fd, temporary, &self.dir.fd, name)
-            .and_then(|()| fsync(&self.dir.fd))
-            .map_err(|error| io_error(&self.dir.path_of(name), error))
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        let seconds = u64::try_from(stat.st_ctime).unwrap_or_default();
+        let nanoseconds = u32::try_from(stat.st_ctime_nsec).unwrap_or_default();
+        let changed = Duration::new(seconds, nanoseconds);
+        let len = u64::try_from(stat.st_size).unwrap_or_default();
+        Self { inode: stat.st_ino, changed, len }
     }
 
-    fn remove(&self, name: &str) -> Result<(), KeyError> {
-        unlinkat(&self.dir.fd, name, AtFlags::empty())
-            .map_err(|error| io_error(&self.dir.path_of(name), error))
+    /// Whether a later change is sure to have another stamp: the file system's clock ticks
+    /// every few milliseconds, and within a tick an inode's number may come back.
+    pub(super) fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.checked_sub(self.changed).is_some_and(|age| age > SETTLING_TIME)
     }
 }
 
@@ -211,9 +343,15 @@ pub(super) fn read_bounded(
     mut source: impl Read,
     limit: usize,
 ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
+    // Wiping takes its time, so the buffer grows only as it must.
+    let mut bytes = Zeroizing::new(vec![0; FIRST_READ_LEN.min(limit) + 1]);
     let mut filled = 0;
     while filled <= limit {
+        if filled == bytes.len() {
+            let mut larger = Zeroizing::new(vec![0; (2 * filled).min(limit + 1)]);
+            larger[..filled].copy_from_slice(&bytes);
+            bytes = larger;
+        }
         match source.read(&mut bytes[filled..]) {
             Ok(0) => break,
             Ok(read) => filled += read,
@@ -232,8 +370,60 @@ fn io_error(path: &Path, error: Errno) -> KeyError {
     KeyError::Io { path: path.to_owned(), source: error.into() }
 }
 
+/// Called before each change of the disk, so that tests can stop a process there.
+#[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
+const fn step() -> Result<(), Errno> {
+    Ok(())
+}
+
+#[cfg(test)]
+fn step() -> Result<(), Errno> {
+    kill::step()
+}
+
 const LOCK_NAME: &str = "lock";
 const TEMPORARY_PREFIX: &str = ".tmp.";
+const FIRST_READ_LEN: usize = 8 << 10;
+/// Ten ticks of the slowest clock that kernels are built with.
+const SETTLING_TIME: Duration = Duration::from_millis(100);
+
+/// Stops this thread's changes of the disk after so many, as a kill would: what is called after
+/// it changes nothing either.
+#[cfg(test)]
+pub(super) mod kill {
+    use std::cell::Cell;
+
+    use rustix::io::Errno;
+
+    thread_local!(static STEPS_LEFT: Cell<Option<u32>> = const { Cell::new(None) });
+
+    /// Runs `work` until it wants to change the disk for the `steps + 1`st time; whether that
+    /// came.
+    pub(in crate::keys) fn after<T>(steps: u32, work: impl FnOnce() -> T) -> (T, bool) {
+        STEPS_LEFT.set(Some(steps));
+        let result = work();
+        let killed = STEPS_LEFT.take() == Some(KILLED);
+        (result, killed)
+    }
+
+    pub(super) fn step() -> Result<(), Errno> {
+        match STEPS_LEFT.get() {
+            None => Ok(()),
+            Some(KILLED) => Err(Errno::IO),
+            Some(0) => {
+                STEPS_LEFT.set(Some(KILLED));
+                Err(Errno::IO)
+            }
+            Some(left) => {
+                STEPS_LEFT.set(Some(left - 1));
+                Ok(())
+            }
+        }
+    }
+
+    const KILLED: u32 = u32::MAX;
+}
 
 #[cfg(test)]
 mod tests {
@@ -303,15 +493,44 @@ mod tests {
         let (_scratch, dir) = private();
         let lock = dir.lock().unwrap();
         lock.replace("f", b"old").unwrap();
-        let temporary = lock.write_temporary("f", b"new").unwrap();
+        let (result, killed) = kill::after(3, || lock.replace("f", b"new"));
+        assert!(killed && result.is_err());
         drop(lock);
         assert_eq!(dir.read("f", 9).unwrap().unwrap().as_slice(), b"old");
-        assert!(dir.contains(&temporary).unwrap());
+        let leftovers = || -> usize {
+            dir.names().unwrap().iter().filter(|name| name.starts_with(TEMPORARY_PREFIX)).count()
+        };
+        assert_eq!(leftovers(), 1);
         let lock = dir.lock().unwrap();
-        assert!(!dir.contains(&temporary).unwrap(), "leftovers are removed under the lock");
-        let temporary = lock.write_temporary("f", b"new").unwrap();
-        lock.publish(&temporary, "f").unwrap();
+        assert_eq!(leftovers(), 0, "leftovers are removed under the lock");
+        drop(lock.stage("f", b"dropped").unwrap());
+        assert_eq!(leftovers(), 0, "so is what is not published");
+        lock.stage("f", b"new").unwrap().publish().unwrap();
         assert_eq!(dir.read("f", 9).unwrap().unwrap().as_slice(), b"new");
+        lock.remove("f").unwrap();
+        lock.remove("f").unwrap();
+        assert!(!dir.contains("f").unwrap());
+    }
+
+    #[test]
+    fn a_replaced_file_has_another_stamp_once_it_has_settled() {
+        let (_scratch, dir) = private();
+        let lock = dir.lock().unwrap();
+        assert_eq!(dir.stamp("f").unwrap(), None);
+        for round in 0..20_u8 {
+            lock.replace("f", &[round]).unwrap();
+            let content = dir.read_stamped("f", 9).unwrap().unwrap();
+            assert_eq!(content.bytes.as_slice(), [round]);
+            assert_eq!(dir.stamp("f").unwrap(), Some(content.stamp));
+        }
+        let stamp = dir.stamp("f").unwrap().unwrap();
+        assert!(!stamp.is_settled(), "it was replaced just now");
+        std::thread::sleep(SETTLING_TIME + Duration::from_millis(20));
+        assert!(stamp.is_settled());
+        for round in 0..20 {
+            lock.replace("f", &[round]).unwrap();
+            assert_ne!(dir.stamp("f").unwrap(), Some(stamp));
+        }
     }
 
     #[test]
@@ -319,6 +538,13 @@ mod tests {
         assert_eq!(read_bounded(&b"1234"[..], 4).unwrap().unwrap().as_slice(), b"1234");
         assert!(read_bounded(&b"12345"[..], 4).unwrap().is_none());
         assert!(read_bounded(io::repeat(0), 4).unwrap().is_none());
+        for len in [8191, 8192, 8193, 8194, 40_000] {
+            let long: Vec<u8> = (0..len).map(|index: u32| index.to_le_bytes()[1]).collect();
+            let read = |limit| read_bounded(long.as_slice(), limit).unwrap();
+            assert_eq!(*read(long.len()).unwrap(), long);
+            assert_eq!(*read(1 << 20).unwrap(), long);
+            assert!(read(long.len() - 1).is_none());
+        }
         let (_scratch, dir) = private();
         dir.lock().unwrap().replace("f", b"12345").unwrap();
         assert!(matches!(dir.read("f", 4), Err(KeyError::Damaged { .. })));

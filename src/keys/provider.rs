@@ -12,7 +12,7 @@ use crate::crypto::Secret;
 use crate::format::{Envelope, FileId, KeyId, Mode, VolumeId};
 
 /// Who asks: the process behind the file system call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// User id.
     pub uid: u32,
@@ -117,6 +117,28 @@ pub trait KeyProvider: Send + Sync {
         access: &Access<'_>,
         cached: bool,
     ) -> Result<(), KeyError>;
+
+    /// Whether the envelope's key may be used at all now, whoever asks. Files that are open lose
+    /// their DEK when it may not.
+    fn check(&self, _envelope: &Envelope) -> Result<(), KeyError> {
+        Ok(())
+    }
+
+    /// Whether a key has become unusable since this was last asked: DEKs that it wrapped are
+    /// then dropped from the cache.
+    fn has_withdrawn(&self) -> bool {
+        false
+    }
+
+    /// The id of the key that the caller names, by id or alias, for files still to be made.
+    fn resolve(&self, name: &str, _access: &Access<'_>) -> Result<KeyId, KeyError> {
+        Err(KeyError::Unusable(format!("key {name}: mode {} has no keys to choose", self.mode())))
+    }
+
+    /// Puts what is to be recorded on stable storage; called every second and at the end.
+    fn flush(&self) -> Result<(), KeyError> {
+        Ok(())
+    }
 
     /// The work of a day, such as rotation by age; `now` in seconds since 1970-01-01 UTC.
     fn maintain(&self, _now: u64) -> Result<(), KeyError> {

@@ -2,6 +2,7 @@
 //! that have been let go of. Also holds at compile time that no type with secrets can be printed
 //! or cloned.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::BufRead;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -11,7 +12,10 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 
+use super::audit::{AuditLog, AuditOptions};
+use super::identity::Identity;
 use super::keystore_record::Material;
+use super::kms::{Cmk, CreateKey, DataKey, Decrypted, LocalKms, Origin};
 use super::passphrase::tests::{cheap, passphrase};
 use super::{
     Access, Binding, DekCache, Generated, KeyProvider, Keyring, Keystore, ManagedProvider,
@@ -162,6 +166,34 @@ fn managed_material_leaves_no_copy_on_its_way_to_and_from_the_keystore() {
 }
 
 #[test]
+fn a_cmk_and_a_data_key_of_it_leave_no_copy() {
+    let scratch = tempfile::tempdir().unwrap();
+    let keystore = Arc::new(Keystore::open_or_create(&scratch.path().join("k")).unwrap());
+    let audit = AuditLog::open(Arc::clone(&keystore), AuditOptions::default()).unwrap();
+    let kms = LocalKms::new(keystore, Arc::new(audit));
+    let (own, nothing) = (Identity::own(), BTreeMap::new());
+    let request = CreateKey { origin: Some(Origin::External), ..CreateKey::default() };
+    let key_id = kms.create_key(&own, request).unwrap().key_id;
+    let material = Secret::random();
+    let needle = Needle::of(material.expose());
+    let hexadecimal = {
+        let mut text = zeroize::Zeroizing::new([0; 64]);
+        HEXLOWER.encode_mut(material.expose(), text.as_mut_slice());
+        Needle::of(text.as_slice())
+    };
+    kms.import_key_material(&own, &key_id.0, material).unwrap();
+    let data_key = kms.generate_data_key(&own, &key_id.0, &nothing).unwrap();
+    assert_eq!((needle.found(), hexadecimal.found()), (2, 0), "once, in locked memory");
+    let plaintext = Needle::of(data_key.plaintext.expose());
+    drop(kms.decrypt(&own, None, &data_key.encrypted.blob, &nothing).unwrap());
+    assert_eq!(plaintext.found(), 2);
+    drop(data_key);
+    assert_eq!(plaintext.found(), 0);
+    drop(kms);
+    assert_eq!((needle.found(), hexadecimal.found()), (0, 0));
+}
+
+#[test]
 fn reading_a_key_leaves_no_copy() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("key");
@@ -224,4 +256,8 @@ assert_keeps_to_itself!(
     Generated,
     DekCache,
     Keyring,
+    LocalKms,
+    Cmk,
+    DataKey,
+    Decrypted,
 );

@@ -2,6 +2,8 @@
 //! salted HMAC in the volume descriptor, wraps by a key derived from it, and is not kept: the
 //! provider holds the derived key alone.
 
+use std::collections::BTreeMap;
+
 use data_encoding::HEXLOWER;
 
 use super::error::KeyError;
@@ -58,6 +60,7 @@ impl KeyProvider for SuppliedProvider {
             key_id: &self.key_id,
             key_version: KEY_VERSION,
             material: &self.wrap_key,
+            context: &BTreeMap::new(),
         };
         wrapper.wrap(dek, previous, binding)
     }

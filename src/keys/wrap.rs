@@ -2,10 +2,14 @@
 //! The envelope's other fields are the AAD, so a wrap opens only in the envelope, the file and
 //! the volume that it was made for.
 
+use std::collections::BTreeMap;
+
 use super::clock::unix_now;
 use super::error::KeyError;
 use super::provider::Binding;
-use crate::crypto::{AeadKey, NONCE_LEN, Nonce, SECRET_LEN, Secret, TAG_LEN, Tag, random_array};
+use crate::crypto::{
+    AeadKey, NONCE_LEN, Nonce, OpenFailed, SECRET_LEN, Secret, TAG_LEN, Tag, random_array,
+};
 use crate::format::{Envelope, KeyId, Mode, WRAPPED_DEK_LEN, WrapAlgorithm};
 
 /// Who wraps: the fields of an envelope that name the key.
@@ -20,6 +24,8 @@ pub(super) struct Wrapper<'a> {
     pub(super) key_version: u32,
     /// The key material.
     pub(super) material: &'a Secret,
+    /// The user's pairs for a DEK that had no envelope before.
+    pub(super) context: &'a BTreeMap<String, String>,
 }
 
 impl Wrapper<'_> {
@@ -34,25 +40,53 @@ impl Wrapper<'_> {
         previous: Option<&Envelope>,
         binding: Binding,
     ) -> Result<Envelope, KeyError> {
-        let mut envelope = Envelope {
+        let mut envelope = self.envelope(WrapAlgorithm::Aes256Gcm, previous);
+        let aad = envelope.aad(binding.volume, binding.file);
+        envelope.wrapped_dek = seal_secret(self.material, dek, &aad).to_vec();
+        envelope.encode()?;
+        Ok(envelope)
+    }
+
+    /// The envelope without the wrapped DEK.
+    pub(super) fn envelope(
+        &self,
+        wrap_algorithm: WrapAlgorithm,
+        previous: Option<&Envelope>,
+    ) -> Envelope {
+        Envelope {
             mode: self.mode,
             provider: self.provider.to_owned(),
             key_id: self.key_id.clone(),
             key_version: self.key_version,
-            wrap_algorithm: WrapAlgorithm::Aes256Gcm,
+            wrap_algorithm,
             created: previous.map_or_else(unix_now, |previous| previous.created),
-            context: previous.map(|previous| previous.context.clone()).unwrap_or_default(),
-            wrapped_dek: vec![0; WRAPPED_DEK_LEN],
-        };
-        let aad = envelope.aad(binding.volume, binding.file);
-        let nonce: Nonce = random_array();
-        let (head, rest) = envelope.wrapped_dek.split_at_mut(NONCE_LEN);
-        let (body, tail) = rest.split_at_mut(SECRET_LEN);
-        head.copy_from_slice(&nonce);
-        tail.copy_from_slice(&AeadKey::new(self.material).seal(&nonce, &aad, dek.expose(), body));
-        envelope.encode()?;
-        Ok(envelope)
+            context: previous.map_or(self.context, |previous| &previous.context).clone(),
+            wrapped_dek: Vec::new(),
+        }
     }
+}
+
+/// Seals one secret under another, under a random nonce: nonce, bytes, tag.
+pub(super) fn seal_secret(under: &Secret, secret: &Secret, aad: &[u8]) -> [u8; WRAPPED_DEK_LEN] {
+    let mut sealed = [0; WRAPPED_DEK_LEN];
+    let nonce: Nonce = random_array();
+    let (head, rest) = sealed.split_at_mut(NONCE_LEN);
+    let (body, tail) = rest.split_at_mut(SECRET_LEN);
+    head.copy_from_slice(&nonce);
+    tail.copy_from_slice(&AeadKey::new(under).seal(&nonce, aad, secret.expose(), body));
+    sealed
+}
+
+/// Opens what [`seal_secret`] has sealed.
+pub(super) fn open_secret(
+    under: &Secret,
+    sealed: &[u8; WRAPPED_DEK_LEN],
+    aad: &[u8],
+) -> Result<Secret, OpenFailed> {
+    let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>().expect("a nonce comes first");
+    let (body, tag) = rest.split_last_chunk::<TAG_LEN>().expect("a tag comes last");
+    let (nonce, tag): (&Nonce, &Tag) = (nonce, tag);
+    Secret::try_from_fn(|secret| AeadKey::new(under).open(nonce, aad, body, tag, secret))
 }
 
 /// Unwraps the DEK of `envelope` with the material that it names.
@@ -70,12 +104,8 @@ pub(super) fn unwrap(
     if envelope.wrap_algorithm != WrapAlgorithm::Aes256Gcm {
         return Err(failed());
     }
-    let (nonce, rest) = wrapped.split_first_chunk::<NONCE_LEN>().expect("a nonce comes first");
-    let (body, tag) = rest.split_last_chunk::<TAG_LEN>().expect("a tag comes last");
-    let (nonce, tag): (&Nonce, &Tag) = (nonce, tag);
     let aad = envelope.aad(binding.volume, binding.file);
-    Secret::try_from_fn(|dek| AeadKey::new(material).open(nonce, &aad, body, tag, dek))
-        .map_err(|_| failed())
+    open_secret(material, wrapped, &aad).map_err(|_| failed())
 }
 
 #[cfg(test)]
@@ -93,6 +123,7 @@ mod tests {
             key_id: &key_id,
             key_version: 1,
             material,
+            context: &BTreeMap::new(),
         };
         wrapper.wrap(dek, previous, BINDING).unwrap()
     }

@@ -11,8 +11,8 @@ use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
-    BlockIndex, CipherOffset, DATA_KEY_LABEL, FileId, Header, PAGE_LEN, PageIndex, PlainSize,
-    STATE_MAC_LABEL, StateFlags, StateRecord, blocks_in, entry_place,
+    BlockIndex, CipherOffset, DATA_KEY_LABEL, Envelope, FileId, Header, PAGE_LEN, PageIndex,
+    PlainSize, STATE_MAC_LABEL, StateFlags, StateRecord, blocks_in, entry_place,
 };
 use crate::store::BackingFile;
 
@@ -36,7 +36,8 @@ impl FileKeys {
 
 /// The part of a file that exists once it has a DEK.
 pub(super) struct Sealing {
-    pub(super) keys: FileKeys,
+    /// `None` while the DEK is withdrawn, because its key may not be used.
+    pub(super) keys: Option<FileKeys>,
     pub(super) header: Header,
     pub(super) pages: EntryPages,
     /// The state record in page 0 of `pages`.
@@ -46,6 +47,21 @@ pub(super) struct Sealing {
     pub(super) on_disk: bool,
     /// Seals made so far; `state.seal_count` is an upper bound of it that is on disk.
     pub(super) seals: u64,
+}
+
+impl Sealing {
+    /// The keys, unless the DEK is withdrawn.
+    pub(super) fn keys(&self) -> Result<&FileKeys, VolumeError> {
+        self.keys.as_ref().ok_or_else(|| {
+            let file = self.header.prologue.file_id;
+            VolumeError::Withdrawn { file }
+        })
+    }
+
+    /// The envelope that the DEK is wrapped in now.
+    pub(super) fn envelope(&self) -> Option<&Envelope> {
+        self.header.envelopes[usize::from(self.state.envelope_slot)].as_ref()
+    }
 }
 
 /// An open file, under its lock.
@@ -73,13 +89,26 @@ impl Content {
         self.sealing.as_ref().map_or(FileId([0; 16]), |sealing| sealing.header.prologue.file_id)
     }
 
-    /// The sealing of a file that has content, or a DEK ready for it.
+    /// The sealing of a file that has content, or a DEK ready for it; refused while the DEK is
+    /// withdrawn.
     pub(super) fn sealing(&self) -> Result<&Sealing, VolumeError> {
-        self.sealing.as_ref().ok_or(VolumeError::ReadOnly)
+        let sealing = self.sealing.as_ref().ok_or(VolumeError::ReadOnly)?;
+        sealing.keys().map(|_| sealing)
     }
 
     pub(super) fn sealing_mut(&mut self) -> Result<&mut Sealing, VolumeError> {
+        self.sealing()?;
         self.sealing.as_mut().ok_or(VolumeError::ReadOnly)
+    }
+
+    /// Whether the file has a DEK that is withdrawn.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.sealing.as_ref().is_some_and(|sealing| sealing.keys.is_none())
+    }
+
+    /// Refuses a change that would need no key, to a file that nobody may use now.
+    pub(super) fn refuse_withdrawn(&self) -> Result<(), VolumeError> {
+        self.sealing.as_ref().map_or(Ok(()), |sealing| sealing.keys().map(drop))
     }
 
     /// Whether `block` may be all zeros without a seal.
@@ -131,7 +160,7 @@ impl Content {
         let state = StateRecord { sequence: sealing.state.sequence + 1, flags, ..state };
         if sealing.on_disk {
             let mut page = sealing.pages.first.clone();
-            sealing.header.encode_state(&state, &sealing.keys.state, &mut page);
+            sealing.header.encode_state(&state, &sealing.keys()?.state, &mut page);
             if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
                 // Which of the two records is on disk is not known.
                 self.mark_unsettled();
@@ -139,8 +168,9 @@ impl Content {
             }
             sealing.pages.first = page;
         } else {
-            let Sealing { header, keys, pages, .. } = sealing;
-            header.encode_both_states(&state, &keys.state, &mut pages.first);
+            let mut page = sealing.pages.first.clone();
+            sealing.header.encode_both_states(&state, &sealing.keys()?.state, &mut page);
+            sealing.pages.first = page;
         }
         sealing.state = state;
         Ok(())
@@ -160,7 +190,7 @@ impl Content {
     /// Writes the state record if it is behind what the file has become. Tries again what a
     /// failed write could not undo.
     pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
-        if self.unsettled && self.writable {
+        if self.unsettled && self.writable && !self.is_withdrawn() {
             if self.sealing()?.on_disk {
                 self.recover()?;
             } else {
@@ -172,6 +202,10 @@ impl Content {
         let size = self.size.0;
         let (gaps, durable) = (!self.gaps.is_empty(), self.durable.0.min(size));
         let Some(sealing) = &self.sealing else { return Ok(()) };
+        if sealing.keys.is_none() {
+            // It was settled when the DEK was withdrawn, and nothing has changed since.
+            return Ok(());
+        }
         let unused = sealing.state.seal_count.saturating_sub(sealing.seals);
         let current = sealing.state.size == size && !gaps && unused <= UNUSED_SEALS_KEPT;
         if !sealing.on_disk || !self.writable || current {

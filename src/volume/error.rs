@@ -51,6 +51,15 @@ pub enum VolumeError {
         /// The file.
         file: FileId,
     },
+    /// The key may not be used any more: the DEK was taken from those who have the file open.
+    #[error(
+        "file {file}: its DEK was withdrawn, as its key is not usable; enable the key and \
+             open the file anew"
+    )]
+    Withdrawn {
+        /// The file.
+        file: FileId,
+    },
     /// An envelope was offered that whoever sent it did not authenticate for this file, or for
     /// the envelope that it has now.
     #[error("file {file}: another envelope was offered, but not for what the file has now")]

@@ -10,8 +10,8 @@ use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::Secret;
 use crate::format::{
-    CipherOffset, Envelope, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize,
-    Prologue, StateFlags, StateRecord, Suite, is_foreign, plain_size,
+    CipherOffset, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize, Prologue,
+    StateFlags, StateRecord, Suite, is_foreign, plain_size,
 };
 use crate::keys::{Access, Binding, KeyError};
 use crate::store::{BackingFile, SyncScope};
@@ -56,7 +56,8 @@ impl EncryptedFile {
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
         let seals = state.seal_count;
         let pages = EntryPages::new(page);
-        content.sealing = Some(Sealing { keys, header, pages, state, on_disk: true, seals });
+        content.sealing =
+            Some(Sealing { keys: Some(keys), header, pages, state, on_disk: true, seals });
         content.size = plain_size(CipherOffset(backing_size));
         content.durable = PlainSize(state.durable_size);
         if volume.ended_cleanly(state.epoch, file_id) {
@@ -68,14 +69,16 @@ impl EncryptedFile {
     }
 
     /// Asks whether the caller may use the file's key; needed at each further open of a file
-    /// that is open already.
+    /// that is open already. A DEK that was withdrawn is had again.
     pub fn authorise(&self, access: &Access<'_>) -> Result<(), VolumeError> {
         let content = self.reading();
         let Some(sealing) = &content.sealing else { return Ok(()) };
-        let Some(envelope) = in_force(sealing) else { return Ok(()) };
-        let binding =
-            Binding { volume: content.volume.id(), file: sealing.header.prologue.file_id };
-        Ok(content.volume.keyring().authorise(envelope, binding, access)?)
+        if sealing.keys.is_none() {
+            drop(content);
+            return self.restore(access);
+        }
+        let Some(envelope) = sealing.envelope() else { return Ok(()) };
+        Ok(content.volume.keyring().authorise(envelope, content.binding(sealing), access)?)
     }
 
     /// Makes a DEK for an empty file on behalf of the caller who wants to write it. It is kept
@@ -108,7 +111,7 @@ impl EncryptedFile {
         };
         header.encode_both_states(&state, &keys.state, &mut page);
         let pages = EntryPages::new(page);
-        let sealing = Sealing { keys, header, pages, state, on_disk: false, seals: 0 };
+        let sealing = Sealing { keys: Some(keys), header, pages, state, on_disk: false, seals: 0 };
         let mut content = self.writing();
         if content.sealing.is_none() {
             content.sealing = Some(sealing);
@@ -202,7 +205,7 @@ impl EncryptedFile {
     pub fn description(&self) -> Option<Description> {
         let content = self.reading();
         let sealing = content.sealing.as_ref().filter(|sealing| sealing.on_disk)?;
-        let envelope = in_force(sealing)?.clone();
+        let envelope = sealing.envelope()?.clone();
         Some(Description::new(&sealing.header.prologue, envelope, &sealing.state, content.size))
     }
 
@@ -281,8 +284,4 @@ pub(super) fn unlock(
         return Ok(Unlocked { dek, keys, state });
     }
     Err(refused.map_or(FormatError::Malformed { what: "envelope (none)" }.into(), Into::into))
-}
-
-pub(super) fn in_force(sealing: &Sealing) -> Option<&Envelope> {
-    sealing.header.envelopes[usize::from(sealing.state.envelope_slot)].as_ref()
 }

@@ -71,6 +71,7 @@ impl Content {
         if !self.writable {
             return Err(VolumeError::ReadOnly);
         }
+        self.refuse_withdrawn()?;
         if len == 0 {
             return Ok(());
         }

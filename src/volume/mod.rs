@@ -19,6 +19,7 @@ mod read;
 mod recover;
 mod resize;
 mod rewrap;
+mod withdrawal;
 mod write;
 
 pub use describe::{Description, describe};

@@ -171,13 +171,10 @@ pub(super) fn opens_as(
     cipher: &[u8],
     plain: &mut [u8],
 ) -> bool {
+    let Ok(keys) = sealing.keys() else { return false };
     usize::from(sealed.len) == plain.len()
         && cipher.len() == plain.len()
-        && sealing
-            .keys
-            .data
-            .open(&sealed.nonce, &block_aad(block), cipher, &sealed.tag, plain)
-            .is_ok()
+        && keys.data.open(&sealed.nonce, &block_aad(block), cipher, &sealed.tag, plain).is_ok()
 }
 
 /// Bytes of the backing file from `start` on.

@@ -19,6 +19,7 @@ impl Content {
         if !self.writable {
             return Err(VolumeError::ReadOnly);
         }
+        self.refuse_withdrawn()?;
         if size == self.size {
             let backing_size = self.backing.size()?;
             return Ok(self.backing.set_size(backing_size)?);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
-use super::file::{EncryptedFile, Unlocked, in_force, read_first_page, unlock};
+use super::file::{EncryptedFile, Unlocked, read_first_page, unlock};
 use super::mounted::Volume;
 use super::pages::Page;
 use crate::crypto::{MAC_LEN, MacKey, Secret, derive};
@@ -195,7 +195,7 @@ impl EncryptedFile {
     pub fn envelope(&self) -> Option<(Binding, Envelope)> {
         let content = self.reading();
         let sealing = content.sealing.as_ref().filter(|sealing| sealing.on_disk)?;
-        Some((binding(&sealing.header), in_force(sealing)?.clone()))
+        Some((binding(&sealing.header), sealing.envelope()?.clone()))
     }
 
     /// Puts the envelope of a request in place of the one in force, for the same DEK. The mount
@@ -210,7 +210,7 @@ impl EncryptedFile {
         let mut content = self.writing();
         let unchanged = content.sealing.as_ref().is_some_and(|sealing| {
             let same_file = sealing.header.prologue.file_id == binding.file;
-            sealing.on_disk && same_file && in_force(sealing) == Some(&current)
+            sealing.on_disk && same_file && sealing.envelope() == Some(&current)
         });
         if !unchanged {
             return Err(VolumeError::NotItsEnvelope { file: binding.file });
@@ -237,7 +237,7 @@ impl Content {
         let state = StateRecord { flags: StateFlags { may_have_holes, ..flags }, ..sealing.state };
         let mut page = sealing.pages.first.clone();
         let (header, state) =
-            rewrap(&sealing.header, &state, &sealing.keys.state, &mut page, envelope)?;
+            rewrap(&sealing.header, &state, &sealing.keys()?.state, &mut page, envelope)?;
         if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
             // Which envelope is on disk is not known; the next state record puts this one back.
             self.mark_unsettled();

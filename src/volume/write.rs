@@ -258,7 +258,7 @@ impl Content {
             let plain = plain_of(block);
             let at = (block.cipher_start().0 - start.0) as usize;
             let cipher = &mut region[at..at + plain.len()];
-            let tag = self.sealing()?.keys.data.seal(&nonce, &block_aad(block), plain, cipher);
+            let tag = self.sealing()?.keys()?.data.seal(&nonce, &block_aad(block), plain, cipher);
             let sealed = Sealed { nonce, tag, len: plain.len() as u16 };
             set_entry_in(page, block, &old.succeeded_by(sealed));
         }

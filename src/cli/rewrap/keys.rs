@@ -7,9 +7,14 @@ use std::sync::Arc;
 use super::args::{Destination, RewrapArgs};
 use super::plan::Selection;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::unlock::{KeyOrigin, key_file_failure, key_from_descriptor, keystore_failure, now};
+use crate::cli::kms_options::KmsChoices;
+use crate::cli::unlock::{
+    KeyOrigin, key_file_failure, key_from_descriptor, keystore_failure, kms_provider, now,
+};
 use crate::crypto::Secret;
 use crate::format::{Descriptor, KeyId, Mode, SuppliedVerifier};
+use crate::keys::audit::{AuditLog, AuditOptions};
+use crate::keys::kms::{KmsProvider, LocalKms};
 use crate::keys::{
     DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
     SuppliedProvider, SuppliedSource, read_key_file, supplied_key_id,
@@ -176,14 +181,7 @@ impl Gathering<'_> {
 
     fn open_keystore(&self) -> Outcome<Keystore> {
         self.check_place()?;
-        let path = &self.keystore;
-        let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
-            let prompt = format!("Passphrase of the keystore {}: ", path.display());
-            Keystore::open_protected(path, &Passphrase::prompt(&prompt)?)
-        } else {
-            Keystore::open(path)
-        };
-        opened.map_err(keystore_failure)
+        open_keystore(&self.keystore)
     }
 
     fn check_place(&self) -> Outcome {
@@ -197,11 +195,24 @@ impl Gathering<'_> {
     }
 
     fn kms_to_wrap(&self, name: &str) -> Outcome<(Box<dyn KeyProvider>, KeyId)> {
-        Err(no_kms(name))
+        let provider = self.kms(Some(name))?;
+        let key_id = provider.default_key().expect("it was given one").clone();
+        Ok((Box::new(provider), key_id))
     }
 
     fn kms_at_hand(&self) -> Option<Box<dyn KeyProvider>> {
-        None
+        match self.kms(None) {
+            Ok(provider) => Some(Box::new(provider)),
+            Err(failure) => {
+                log::warn!("files of mode kms are left: {}", failure.message);
+                None
+            }
+        }
+    }
+
+    fn kms(&self, default_key: Option<&str>) -> Outcome<KmsProvider> {
+        let keystore = Arc::new(self.open_keystore()?);
+        Ok(kms_provider(keystore, self.descriptor.volume_id, default_key, &KmsChoices::default())?)
     }
 
     fn has_slot(&self, mode: Mode) -> bool {
@@ -210,12 +221,20 @@ impl Gathering<'_> {
 }
 
 /// The CMK that an alias names now.
-pub fn resolve_alias(name: &str) -> Outcome<KeyId> {
-    Err(no_kms(name))
+pub fn resolve_alias(name: &str, keystore: &Path) -> Outcome<KeyId> {
+    let keystore = Arc::new(open_keystore(keystore)?);
+    let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
+    Ok(LocalKms::new(keystore, audit).resolve(name)?)
 }
 
-fn no_kms(name: &str) -> Failure {
-    Failure::new(Exit::Usage, format!("{name}: this version has no KMS provider yet"))
+fn open_keystore(path: &Path) -> Outcome<Keystore> {
+    let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
+        let prompt = format!("Passphrase of the keystore {}: ", path.display());
+        Keystore::open_protected(path, &Passphrase::prompt(&prompt)?)
+    } else {
+        Keystore::open(path)
+    };
+    opened.map_err(keystore_failure)
 }
 
 fn supplied(

@@ -75,7 +75,8 @@ struct Rewrap<'a> {
 impl<'a> Rewrap<'a> {
     fn prepare(args: &'a RewrapArgs, keystore: Option<PathBuf>) -> Outcome<Self> {
         let destination = args.destination()?;
-        let selection = args.selection(keys::resolve_alias)?;
+        let place = Keystore::locate(keystore.as_deref());
+        let selection = args.selection(|name| keys::resolve_alias(name, &place))?;
         let refused = |error: std::io::Error| {
             Failure::new(Exit::Backing, format!("{}: {error}", args.backing.display()))
         };

@@ -144,6 +144,7 @@ pub fn end(tree: &DiskTree, volume: &Arc<Volume>) -> Result<(), VolumeError> {
     // Without the sync nothing is known to be in place: the epoch then counts as unclean.
     let ended = tree.sync_file_system().map_err(VolumeError::from);
     let ended = ended.and_then(|()| volume.end_epoch());
+    let ended = ended.and_then(|()| Ok(volume.keyring().flush()?));
     volume.keyring().wipe();
     ended
 }

@@ -167,7 +167,7 @@ impl Reason {
             VolumeError::Key(error) => Self::of_key(error),
             VolumeError::KeyNotHeld { .. } => Self::NoKey,
             VolumeError::NotItsEnvelope { .. } => Self::Busy,
-            VolumeError::ReadOnly => Self::Denied,
+            VolumeError::ReadOnly | VolumeError::Withdrawn { .. } => Self::Denied,
             VolumeError::Header(_)
             | VolumeError::OtherVolume { .. }
             | VolumeError::Integrity { .. }

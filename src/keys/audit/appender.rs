@@ -1,0 +1,310 @@
+//! Appending to the chain, by one thread of one process at a time. It owns the order of writes:
+//! the record, then the head; a record that could not be written is cut off again, so that the
+//! log ends in a whole record whatever fails.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{fdatasync, fstat, ftruncate};
+use serde_json::{Value, json};
+
+use super::body::write_own;
+use super::frame::{self, Link};
+use super::head::Head;
+use super::place::{Place, PlaceLock, read_from, write_at};
+use super::registration::LogKeys;
+use super::surroundings::Surroundings;
+use super::time::UtcTime;
+use crate::keys::error::KeyError;
+use crate::keys::identity::Identity;
+use crate::keys::keystore::Keystore;
+
+/// One log, as this process appends to it.
+pub(super) struct Appender {
+    pub(super) keystore: Arc<Keystore>,
+    pub(super) keys: LogKeys,
+    pub(super) surroundings: Surroundings,
+    pub(super) segment_size: u64,
+    pub(super) own: Identity,
+    pub(super) place: Option<Place>,
+    /// `None` until the log was read, and after a failure that could not be undone.
+    pub(super) tail: Option<Tail>,
+    /// Records that this process appended so far.
+    appended: u64,
+    /// The last record known to be on stable storage.
+    pub(super) synced_seq: u64,
+    /// When the oldest record without a checkpoint after it was seen.
+    unsigned_since: Option<Instant>,
+    /// Checkpoints that the system's log is still to be told.
+    anchors: Vec<Link>,
+}
+
+/// The end of the log.
+#[derive(Clone)]
+pub(super) struct Tail {
+    pub(super) segment: u32,
+    pub(super) file: Arc<OwnedFd>,
+    pub(super) size: u64,
+    pub(super) line_len: u64,
+    pub(super) link: Link,
+    pub(super) checkpoint_seq: u64,
+}
+
+/// What is to be synced: how far this process had come, and in which file.
+pub(super) struct Unsynced {
+    pub(super) appended: u64,
+    pub(super) file: Arc<OwnedFd>,
+    segment: u32,
+    seq: u64,
+}
+
+impl Appender {
+    pub(super) fn new(
+        keystore: Arc<Keystore>,
+        keys: LogKeys,
+        surroundings: Surroundings,
+        segment_size: u64,
+    ) -> Self {
+        Self {
+            keystore,
+            keys,
+            surroundings,
+            segment_size,
+            own: Identity::own(),
+            place: None,
+            tail: None,
+            appended: 0,
+            synced_seq: 0,
+            unsigned_since: None,
+            anchors: Vec::new(),
+        }
+    }
+
+    /// Takes the lock and reads what others have appended meanwhile. With `thorough` it is also
+    /// made sure that the files are still those of the keystore.
+    pub(super) fn enter(&mut self, thorough: bool) -> Result<PlaceLock, KeyError> {
+        loop {
+            let place = match self.place.take() {
+                Some(place) => place,
+                None => {
+                    self.tail = None;
+                    Place::open(&self.keystore)?
+                }
+            };
+            let lock = place.lock()?;
+            if let Some(tail) = &self.tail {
+                let stat = fstat(&tail.file).map_err(|error| failed(&place, tail, error))?;
+                let removed = stat.st_nlink == 0
+                    || (thorough && !place.holds(&self.keystore, tail.segment, &tail.file));
+                if removed {
+                    log::warn!(
+                        "{}: the audit log was moved",
+                        place.path_of(tail.segment).display()
+                    );
+                    continue;
+                }
+                let known = u64::try_from(stat.st_size).is_ok_and(|size| size == tail.size);
+                self.place = Some(place);
+                if !known {
+                    self.catch_up()?;
+                }
+            } else {
+                self.place = Some(place);
+                self.load()?;
+            }
+            return Ok(lock);
+        }
+    }
+
+    /// Appends a record, in a new segment if this one is full.
+    pub(super) fn append(&mut self, body: Vec<u8>) -> Result<(), KeyError> {
+        let tail = self.tail();
+        let size = tail.size + body.len() as u64 + FRAME_LEN;
+        if tail.size > 0 && size > self.segment_size {
+            self.rotate()?;
+        }
+        self.push(body, false)?;
+        if self.unsigned() >= CHECKPOINT_RECORDS
+            && let Err(error) = self.checkpoint("records")
+        {
+            // The record itself stands; the next one tries again.
+            log::warn!("{error}");
+        }
+        Ok(())
+    }
+
+    /// Appends what happened to the log itself.
+    pub(super) fn append_own(
+        &mut self,
+        name: &str,
+        additional: &BTreeMap<&'static str, Value>,
+    ) -> Result<(), KeyError> {
+        let body = write_own(name, &self.own, UtcTime::now(), additional);
+        self.push(body, false)
+    }
+
+    /// Signs how far the chain has come.
+    pub(super) fn checkpoint(&mut self, reason: &str) -> Result<(), KeyError> {
+        let additional = BTreeMap::from([
+            ("logId", json!(self.keys.log_id)),
+            ("signingKeyId", json!(self.keys.signer_id)),
+            ("reason", json!(reason)),
+        ]);
+        let body = write_own(CHECKPOINT, &self.own, UtcTime::now(), &additional);
+        self.push(body, true)?;
+        self.anchors.push(self.tail().link);
+        Ok(())
+    }
+
+    /// Signs a checkpoint if the last one is long ago.
+    pub(super) fn checkpoint_if_due(&mut self) -> Result<(), KeyError> {
+        if self.unsigned() == 0 {
+            self.unsigned_since = None;
+            return Ok(());
+        }
+        let since = *self.unsigned_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= CHECKPOINT_INTERVAL {
+            self.checkpoint("time")?;
+        }
+        Ok(())
+    }
+
+    /// Records after the last checkpoint.
+    pub(super) fn unsigned(&self) -> u64 {
+        let tail = self.tail();
+        tail.link.seq.saturating_sub(tail.checkpoint_seq)
+    }
+
+    /// The checkpoints that the system's log was not told yet.
+    pub(super) fn take_anchors(&mut self) -> Vec<Link> {
+        std::mem::take(&mut self.anchors)
+    }
+
+    /// Records that this process appended so far.
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// What a sync has to cover.
+    pub(super) fn unsynced(&self) -> Unsynced {
+        let Tail { segment, file, link, .. } = self.tail();
+        Unsynced {
+            appended: self.appended,
+            file: Arc::clone(file),
+            segment: *segment,
+            seq: link.seq,
+        }
+    }
+
+    /// Notes what was synced; the head tells it from the next record on.
+    pub(super) fn note_synced(&mut self, synced: &Unsynced) {
+        if self.tail.as_ref().is_some_and(|tail| tail.segment >= synced.segment) {
+            self.synced_seq = self.synced_seq.max(synced.seq);
+        }
+    }
+
+    /// Writes the newest segment again. A sync that failed leaves pages that count as clean
+    /// without being on the medium, and the next sync would not write them.
+    pub(super) fn write_again(&mut self) -> Result<(), KeyError> {
+        let (tail, place) = (self.tail(), self.place());
+        let bytes = read_from(&tail.file, 0).map_err(|error| failed(place, tail, error))?;
+        write_at(&tail.file, &bytes, 0).map_err(|error| failed(place, tail, error))
+    }
+
+    /// Writes the head as it now is.
+    pub(super) fn refresh_head(&mut self) -> Result<Arc<OwnedFd>, KeyError> {
+        let (tail, place) = (self.tail(), self.place());
+        let head = self.head_at(tail).encode(&self.keys.mac);
+        place.write_head(&head).map_err(|error| failed(place, tail, error))?;
+        Ok(place.head_file())
+    }
+
+    /// Appends one line and moves the head. When this fails the log is as it was.
+    fn push(&mut self, mut line: Vec<u8>, signed: bool) -> Result<(), KeyError> {
+        // Taken out: unless it is put back, the log is read anew before the next record.
+        let tail = self.tail.take().expect("the log was entered");
+        let signer = signed.then_some(&self.keys.signer);
+        let link = frame::complete(&mut line, tail.link, signer, &self.keys.mac);
+        let next = Tail {
+            file: Arc::clone(&tail.file),
+            size: tail.size + line.len() as u64,
+            line_len: line.len() as u64,
+            checkpoint_seq: if signed { link.seq } else { tail.checkpoint_seq },
+            link,
+            ..tail
+        };
+        let head = self.head_at(&next).encode(&self.keys.mac);
+        let place = self.place();
+        let written = write_at(&tail.file, &line, tail.size).and_then(|()| place.write_head(&head));
+        if let Err(error) = written {
+            let error = failed(place, &tail, error);
+            let old = self.head_at(&tail).encode(&self.keys.mac);
+            if ftruncate(&tail.file, tail.size).is_ok() && place.write_head(&old).is_ok() {
+                self.tail = Some(tail);
+            }
+            return Err(error);
+        }
+        self.tail = Some(next);
+        self.appended += 1;
+        if signed {
+            self.unsigned_since = None;
+        } else {
+            self.unsigned_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Ends the segment with a checkpoint and begins the next. A segment is only ever made right
+    /// after the one before has grown, so that other processes, which watch that one, see it.
+    fn rotate(&mut self) -> Result<(), KeyError> {
+        self.checkpoint("rotation")?;
+        let (tail, place) = (self.tail(), self.place());
+        fdatasync(&tail.file).map_err(|error| failed(place, tail, error))?;
+        let number = tail.segment + 1;
+        let file = Arc::new(place.create_segment(number)?);
+        self.synced_seq = tail.link.seq;
+        let tail = self.tail.as_mut().expect("the log was entered");
+        *tail = Tail { segment: number, file, size: 0, line_len: 0, ..tail.clone() };
+        Ok(())
+    }
+
+    pub(super) fn head_at(&self, tail: &Tail) -> Head {
+        Head {
+            link: tail.link,
+            segment: tail.segment,
+            size: tail.size,
+            line_len: tail.line_len,
+            checkpoint_seq: tail.checkpoint_seq,
+            synced_seq: self.synced_seq.min(tail.link.seq),
+            boot_id: self.surroundings.boot_id,
+        }
+    }
+
+    pub(super) fn tail(&self) -> &Tail {
+        self.tail.as_ref().expect("the log was entered")
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        self.place.as_ref().expect("the log was entered")
+    }
+
+    /// Where the log is, for messages.
+    pub(super) fn path(&self) -> PathBuf {
+        self.keystore.path().join(super::place::DIR_NAME)
+    }
+}
+
+/// An error at the log's end.
+pub(super) fn failed(place: &Place, tail: &Tail, error: impl Into<std::io::Error>) -> KeyError {
+    KeyError::Audit { path: place.path_of(tail.segment), problem: error.into().to_string() }
+}
+
+/// The name of a signed record.
+pub(super) const CHECKPOINT: &str = "AuditCheckpoint";
+/// What the frame of a record adds to its body, at most.
+const FRAME_LEN: u64 = 256;
+const CHECKPOINT_RECORDS: u64 = 1000;
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -1,0 +1,407 @@
+//! The members of a record before its place in the chain, as JSON written by hand: every opening
+//! of a file pays for it. It owns escaping. What is no UTF-8 is kept without loss: in paths and
+//! programs a byte that is part of no character is `\xHH`, and a backslash is `\\`.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::event::Event;
+use super::time::UtcTime;
+use crate::crypto::random_array;
+use crate::format::KeyId;
+use crate::keys::Operation;
+use crate::keys::identity::Identity;
+
+/// Writes what happened as an object of JSON without its closing brace.
+pub(super) fn write_event(event: &Event<'_>, time: UtcTime) -> Vec<u8> {
+    let mut out = Vec::with_capacity(USUAL_LEN);
+    write_start(&mut out, time, KEY_SOURCE, event.name);
+    write_identity(&mut out, event.identity, "UnixUser");
+    let mut members = Members::new(&mut out, "requestParameters");
+    write_request(&mut members, event);
+    members.end();
+    if let Some(key_id) = event.key_id {
+        write_resource(&mut out, key_id);
+    }
+    out.extend_from_slice(b",\"readOnly\":");
+    out.extend_from_slice(if event.read_only { b"true" } else { b"false" });
+    if let Some(error) = &event.error {
+        out.extend_from_slice(b",\"errorCode\":");
+        push_text(&mut out, error.code);
+        out.extend_from_slice(b",\"errorMessage\":");
+        push_text(&mut out, &error.message);
+    }
+    let mut members = Members::new(&mut out, "additionalEventData");
+    if let Some(version) = event.key_version {
+        members.number("keyMaterialVersion", version);
+    }
+    if let Some(hit) = event.cache_hit {
+        members.json("cacheHit", if hit { b"true" } else { b"false" });
+    }
+    members.values(&event.additional);
+    members.end();
+    out
+}
+
+/// The same for what happened to the log itself, done by this process.
+pub(super) fn write_own(
+    name: &str,
+    identity: &Identity,
+    time: UtcTime,
+    additional: &BTreeMap<&'static str, Value>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(USUAL_LEN);
+    write_start(&mut out, time, LOG_SOURCE, name);
+    write_identity(&mut out, identity, "System");
+    out.extend_from_slice(b",\"readOnly\":false");
+    let mut members = Members::new(&mut out, "additionalEventData");
+    members.values(additional);
+    members.end();
+    out
+}
+
+/// A path or another name of the system as text without loss.
+pub fn escape_path(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for (index, part) in chunk.valid().split('\\').enumerate() {
+            if index > 0 {
+                text.push_str("\\\\");
+            }
+            text.push_str(part);
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+fn write_start(out: &mut Vec<u8>, time: UtcTime, source: &str, name: &str) {
+    out.extend_from_slice(TIME_MEMBER);
+    time.write_to(out);
+    out.extend_from_slice(ID_MEMBER);
+    let id = uuid::Builder::from_random_bytes(random_array()).into_uuid();
+    out.extend_from_slice(
+        id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes(),
+    );
+    out.extend_from_slice(SOURCE_MEMBER);
+    assert_eq!(out.len(), SOURCE_AT, "times and ids are of one length");
+    out.extend_from_slice(source.as_bytes());
+    out.extend_from_slice(b"\",\"eventName\":");
+    push_text(out, name);
+}
+
+fn write_identity(out: &mut Vec<u8>, identity: &Identity, kind: &str) {
+    let caller = identity.caller();
+    let mut members = Members::new(out, "userIdentity");
+    members.text("type", kind);
+    if let Some(name) = identity.user_name() {
+        members.text("userName", name);
+    }
+    members.number("uid", caller.uid);
+    members.number("gid", caller.gid);
+    members.number("pid", caller.pid);
+    if let Some(login_uid) = identity.login_uid() {
+        members.number("loginUid", login_uid);
+    }
+    if let Some(executable) = identity.executable() {
+        members.path("executable", executable);
+    }
+    members.end();
+}
+
+/// A member that the event gives by itself is left to it: no name stands twice.
+fn write_request(members: &mut Members<'_>, event: &Event<'_>) {
+    let is_left = |name: &str| !event.parameters.contains_key(name);
+    if let Some(key_id) = event.key_id.filter(|_| is_left("keyId")) {
+        members.text("keyId", &key_id.0);
+    }
+    if !event.context.is_empty() && is_left("encryptionContext") {
+        members.pairs("encryptionContext", event.context);
+    }
+    if let Some(target) = &event.target {
+        if is_left("operation") {
+            members.text("operation", operation_name(target.operation));
+        }
+        if is_left("volumeId") {
+            members.plain("volumeId", target.volume);
+        }
+        if is_left("fileId") {
+            members.hex("fileId", &target.file.0);
+        }
+        if is_left("path") {
+            members.path("path", target.path);
+        }
+    }
+    members.values(&event.parameters);
+}
+
+fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Open => "Open",
+        Operation::Create => "Create",
+        Operation::Maintain => "Maintain",
+    }
+}
+
+fn write_resource(out: &mut Vec<u8>, key_id: &KeyId) {
+    out.extend_from_slice(b",\"resources\":[{\"type\":\"AWS::KMS::Key\",\"keyId\":");
+    push_text(out, &key_id.0);
+    out.extend_from_slice(b"}]");
+}
+
+/// An object that is a member of the record; left out while it has no members of its own.
+struct Members<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    empty: bool,
+}
+
+impl<'a> Members<'a> {
+    fn new(out: &'a mut Vec<u8>, name: &str) -> Self {
+        let start = out.len();
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":{");
+        Self { out, start, empty: true }
+    }
+
+    fn name(&mut self, name: &str) {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        push_text(self.out, name);
+        self.out.push(b':');
+    }
+
+    fn json(&mut self, name: &str, json: &[u8]) {
+        self.name(name);
+        self.out.extend_from_slice(json);
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        push_text(self.out, text);
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        self.name(name);
+        // Only what has neither other bytes nor a backslash is written as it is.
+        match path.to_str().filter(|text| !text.contains('\\')) {
+            Some(text) => push_text(self.out, text),
+            None => push_text(self.out, &escape_path(path)),
+        }
+    }
+
+    fn number(&mut self, name: &str, number: u32) {
+        self.name(name);
+        write!(self.out, "{number}").expect("a vector takes all");
+    }
+
+    /// What needs no escaping.
+    fn plain(&mut self, name: &str, shown: impl Display) {
+        self.name(name);
+        write!(self.out, "\"{shown}\"").expect("a vector takes all");
+    }
+
+    fn hex(&mut self, name: &str, bytes: &[u8]) {
+        self.name(name);
+        self.out.push(b'"');
+        super::frame::push_hex(self.out, bytes);
+        self.out.push(b'"');
+    }
+
+    fn pairs(&mut self, name: &str, pairs: &BTreeMap<String, String>) {
+        self.name(name);
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            self.out.push(if index == 0 { b'{' } else { b',' });
+            push_text(self.out, name);
+            self.out.push(b':');
+            push_text(self.out, value);
+        }
+        self.out.push(b'}');
+    }
+
+    fn values(&mut self, values: &BTreeMap<&'static str, Value>) {
+        for (name, value) in values {
+            self.name(name);
+            serde_json::to_writer(&mut *self.out, value).expect("a vector takes all");
+        }
+    }
+
+    fn end(self) {
+        if self.empty {
+            self.out.truncate(self.start);
+        } else {
+            self.out.push(b'}');
+        }
+    }
+}
+
+/// Appends a string of JSON (RFC 8259, 7).
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f {
+            continue;
+        }
+        out.extend_from_slice(&bytes[written..at]);
+        written = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            _ => write!(out, "\\u{byte:04x}").expect("a vector takes all"),
+        }
+    }
+    out.extend_from_slice(&bytes[written..]);
+    out.push(b'"');
+}
+
+/// The `eventSource` of uses of keys and changes to them.
+pub(super) const KEY_SOURCE: &str = "ssefs.kms";
+/// The `eventSource` of what happens to the log itself.
+pub(super) const LOG_SOURCE: &str = "ssefs.audit";
+/// Where `eventSource` has its value.
+pub(super) const SOURCE_AT: usize =
+    TIME_MEMBER.len() + UtcTime::TEXT_LEN + ID_MEMBER.len() + UUID_LEN + SOURCE_MEMBER.len();
+const TIME_MEMBER: &[u8] = b"{\"eventVersion\":\"1.0\",\"eventTime\":\"";
+const ID_MEMBER: &[u8] = b"\",\"eventID\":\"";
+const SOURCE_MEMBER: &[u8] = b"\",\"eventSource\":\"";
+const UUID_LEN: usize = 36;
+const USUAL_LEN: usize = 1536;
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use proptest::prelude::{any, proptest};
+    use serde_json::json;
+
+    use super::super::event::{EventError, Target};
+    use super::*;
+    use crate::format::{FileId, VolumeId};
+
+    fn parsed(mut body: Vec<u8>) -> Value {
+        body.push(b'}');
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[test]
+    fn an_event_in_full() {
+        let identity = Identity::own();
+        let context = BTreeMap::from([("a\"b".to_owned(), "c\\d\n".to_owned())]);
+        let key_id = KeyId("1234".into());
+        let event = Event {
+            name: "Decrypt",
+            read_only: true,
+            identity: &identity,
+            target: Some(Target {
+                operation: Operation::Open,
+                volume: VolumeId([1; 16]),
+                file: FileId([0xab; 16]),
+                path: Path::new(OsStr::from_bytes(b"/a\\b/\xff<script>\x1b")),
+            }),
+            key_id: Some(&key_id),
+            key_version: Some(3),
+            context: &context,
+            cache_hit: Some(false),
+            error: Some(EventError { code: "AccessDeniedException", message: "no".into() }),
+            parameters: BTreeMap::from([("keyId", json!("alias/x")), ("n", json!([1, null]))]),
+            additional: BTreeMap::from([("bucketKey", json!(true))]),
+        };
+        let record = parsed(write_event(&event, UtcTime { micros: 1 }));
+        assert_eq!(record["eventTime"], "1970-01-01T00:00:00.000001Z");
+        assert_eq!(record["eventSource"], "ssefs.kms");
+        assert!(record["eventID"].as_str().unwrap().parse::<uuid::Uuid>().is_ok());
+        assert_eq!(record["userIdentity"]["pid"], identity.caller().pid);
+        let request = json!({
+            "keyId": "alias/x", "encryptionContext": {"a\"b": "c\\d\n"}, "operation": "Open",
+            "volumeId": "01010101-0101-0101-0101-010101010101", "fileId": "ab".repeat(16),
+            "path": "/a\\\\b/\\xff<script>\u{1b}", "n": [1, null],
+        });
+        assert_eq!(record["requestParameters"], request);
+        assert_eq!(record["resources"], json!([{"type": "AWS::KMS::Key", "keyId": "1234"}]));
+        assert_eq!(
+            (&record["errorCode"], &record["errorMessage"]),
+            (&json!("AccessDeniedException"), &json!("no"))
+        );
+        let additional = json!({"keyMaterialVersion": 3, "cacheHit": false, "bucketKey": true});
+        assert_eq!(record["additionalEventData"], additional);
+    }
+
+    #[test]
+    fn what_there_is_not_is_left_out() {
+        let (identity, none) = (Identity::own(), BTreeMap::new());
+        let event = Event {
+            name: "ListKeys",
+            read_only: true,
+            identity: &identity,
+            target: None,
+            key_id: None,
+            key_version: None,
+            context: &none,
+            cache_hit: None,
+            error: None,
+            parameters: BTreeMap::new(),
+            additional: BTreeMap::new(),
+        };
+        let record = parsed(write_event(&event, UtcTime::now()));
+        let names: Vec<&String> = record.as_object().unwrap().keys().collect();
+        assert_eq!(
+            names,
+            [
+                "eventID",
+                "eventName",
+                "eventSource",
+                "eventTime",
+                "eventVersion",
+                "readOnly",
+                "userIdentity"
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back(text in any::<String>()) {
+            let mut out = Vec::new();
+            push_text(&mut out, &text);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+            assert!(!out.contains(&b'\n'));
+        }
+
+        #[test]
+        fn different_paths_stay_different(one in any::<Vec<u8>>(), other in any::<Vec<u8>>()) {
+            let escaped = |bytes: &[u8]| escape_path(Path::new(OsStr::from_bytes(bytes)));
+            assert_eq!(escaped(&one) == escaped(&other), one == other);
+            assert_eq!(unescaped(&escaped(&one)), one);
+        }
+    }
+
+    /// The reverse, as `AUDIT.md` tells it.
+    fn unescaped(text: &str) -> Vec<u8> {
+        let (bytes, mut at, mut out) = (text.as_bytes(), 0, Vec::new());
+        while at < bytes.len() {
+            let (byte, len) = match (bytes[at], bytes.get(at + 1)) {
+                (b'\\', Some(b'x')) => (u8::from_str_radix(&text[at + 2..at + 4], 16).unwrap(), 4),
+                (b'\\', _) => (b'\\', 2),
+                (byte, _) => (byte, 1),
+            };
+            out.push(byte);
+            at += len;
+        }
+        out
+    }
+}

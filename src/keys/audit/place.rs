@@ -1,0 +1,212 @@
+//! The files of a log in the keystore's directory `audit`: segments, head, lock and public key.
+//! It owns their names, how they are opened and the lock between processes; not their content.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::head::{HEAD_LEN, Head};
+use super::registration::{LogKeys, to_pem};
+use crate::crypto::MacKey;
+use crate::keys::error::KeyError;
+use crate::keys::keystore::Keystore;
+use crate::keys::private_dir::PrivateDir;
+
+/// The open files of a log.
+pub(super) struct Place {
+    dir: PrivateDir,
+    lock: Arc<OwnedFd>,
+    head: Arc<OwnedFd>,
+}
+
+/// The right to append, held against other processes.
+pub(super) struct PlaceLock(Arc<OwnedFd>);
+
+/// What is found of the head.
+pub(super) enum FoundHead {
+    /// No file, or an empty one.
+    Absent,
+    /// Bytes that are not a head of this log.
+    Damaged,
+    /// The head.
+    Is(Head),
+}
+
+impl Place {
+    /// Opens the files, making what is missing.
+    pub(super) fn open(keystore: &Keystore) -> Result<Self, KeyError> {
+        let dir = keystore.subdirectory(DIR_NAME)?;
+        let lock = Arc::new(dir.open_file(LOCK_NAME, OFlags::CREATE)?);
+        let head = Arc::new(dir.open_file(HEAD_NAME, OFlags::CREATE)?);
+        Ok(Self { dir, lock, head })
+    }
+
+    /// Waits for the right to append.
+    pub(super) fn lock(&self) -> Result<PlaceLock, KeyError> {
+        loop {
+            match flock(&self.lock, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(PlaceLock(Arc::clone(&self.lock))),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(self.failed(LOCK_NAME, error)),
+            }
+        }
+    }
+
+    /// Whether the names still stand for the open files: somebody may have moved them away.
+    pub(super) fn holds(&self, keystore: &Keystore, segment: u32, file: &OwnedFd) -> bool {
+        let same_dir = keystore
+            .subdirectory(DIR_NAME)
+            .is_ok_and(|dir| dir.holds(LOCK_NAME, &self.lock) && dir.holds(HEAD_NAME, &self.head));
+        same_dir && self.dir.holds(&segment_name(segment), file)
+    }
+
+    /// The numbers of the segments, in order.
+    pub(super) fn segments(&self) -> Result<Vec<u32>, KeyError> {
+        let names = self.dir.names()?;
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Opens a segment; `None` if there is none of this number.
+    pub(super) fn open_segment(&self, number: u32) -> Result<Option<OwnedFd>, KeyError> {
+        match self.dir.open_file(&segment_name(number), OFlags::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a segment, which is durable when this returns.
+    pub(super) fn create_segment(&self, number: u32) -> Result<OwnedFd, KeyError> {
+        let fd = self.dir.open_file(&segment_name(number), OFlags::CREATE)?;
+        self.dir.sync()?;
+        Ok(fd)
+    }
+
+    /// Reads the head.
+    pub(super) fn read_head(&self, mac_key: &MacKey) -> Result<FoundHead, KeyError> {
+        let bytes = read_from(&self.head, 0).map_err(|error| self.failed(HEAD_NAME, error))?;
+        Ok(match Head::decode(&bytes, mac_key) {
+            Some(head) => FoundHead::Is(head),
+            None if bytes.is_empty() => FoundHead::Absent,
+            None => FoundHead::Damaged,
+        })
+    }
+
+    /// Puts the head in place of the one before.
+    pub(super) fn write_head(&self, head: &[u8; HEAD_LEN]) -> io::Result<()> {
+        write_at(&self.head, head, 0)
+    }
+
+    /// The head's file, to be synced without the lock.
+    pub(super) fn head_file(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.head)
+    }
+
+    /// Gives out the public key, unless it is there.
+    pub(super) fn publish_key(&self, keys: &LogKeys) -> Result<(), KeyError> {
+        let pem = to_pem(&keys.signer.verifying_key());
+        let fd = self.dir.open_file(PUBLIC_KEY_NAME, OFlags::CREATE)?;
+        let failed = |error| self.failed(PUBLIC_KEY_NAME, error);
+        if read_from(&fd, 0).map_err(failed)? == pem.as_bytes() {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(&fd, 0).map_err(|error| failed(error.into()))?;
+        write_at(&fd, pem.as_bytes(), 0).map_err(failed)?;
+        rustix::fs::fsync(&fd).map_err(|error| failed(error.into()))?;
+        self.dir.sync()
+    }
+
+    /// The path of a segment, for messages.
+    pub(super) fn path_of(&self, segment: u32) -> PathBuf {
+        self.dir.path_of(&segment_name(segment))
+    }
+
+    fn failed(&self, name: &str, error: impl Into<io::Error>) -> KeyError {
+        KeyError::Audit { path: self.dir.path_of(name), problem: error.into().to_string() }
+    }
+}
+
+impl Drop for PlaceLock {
+    fn drop(&mut self) {
+        // Cannot fail for an open descriptor; closing the file unlocks in any case.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// The file of a segment.
+pub(super) fn segment_name(number: u32) -> String {
+    format!("audit-{number:08}.jsonl")
+}
+
+/// The number of the segment in a file of this name.
+pub(super) fn segment_number(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
+    let number = digits.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
+/// Writes all at this offset, with one call unless the medium takes less.
+pub(super) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// All bytes from this offset to the end of the file.
+pub(super) fn read_from(fd: &OwnedFd, offset: u64) -> io::Result<Vec<u8>> {
+    let file = File::from(fd.try_clone()?);
+    let len = file.metadata()?.len().saturating_sub(offset);
+    let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The directory of the log in the keystore.
+pub const DIR_NAME: &str = "audit";
+pub(super) const HEAD_NAME: &str = "head";
+pub(super) const LOCK_NAME: &str = "lock";
+pub(super) const PUBLIC_KEY_NAME: &str = "public-key.pem";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_segments() {
+        assert_eq!(segment_name(1), "audit-00000001.jsonl");
+        assert_eq!(segment_number("audit-00000042.jsonl"), Some(42));
+        assert_eq!(segment_number("audit-123456789.jsonl"), Some(123_456_789));
+        for other in ["audit-1.jsonl", "audit-+0000001.jsonl", "audit-00000001.json", "head"] {
+            assert_eq!(segment_number(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The audit log as a whole: that no change to it goes unseen, and that no death, full disk or
+//! power cut takes more from it than is promised.
+
+mod appending;
+mod command;
+mod crash;
+mod full_disk;
+mod harness;
+mod page;
+mod power_cut;
+mod tamper;
