@@ -21,6 +21,7 @@ use crate::harness::{
 use crate::keys::faketime;
 
 mod kills;
+mod kms;
 mod requests;
 
 const KEY: i32 = 5;
@@ -85,7 +86,7 @@ pub fn attribute(path: impl AsRef<Path>, name: &str) -> String {
     String::from_utf8(buffer[..len].to_vec()).unwrap()
 }
 
-fn mode_of(path: impl AsRef<Path>) -> String {
+pub fn mode_of(path: impl AsRef<Path>) -> String {
     attribute(path, "user.ssefs.mode")
 }
 

@@ -1,6 +1,7 @@
 //! The keys that a rewrap needs: those that files have, as far as they were given, and the one
 //! that they are to have.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,8 +41,8 @@ pub struct Gathering<'a> {
     pub selection: &'a Selection,
     /// Where they go.
     pub destination: &'a Destination,
-    /// The keystore's directory.
-    pub keystore: PathBuf,
+    /// The keystore.
+    pub keystore: &'a KeystoreAtHand,
     /// The backing directory.
     pub backing: &'a Path,
 }
@@ -159,44 +160,24 @@ impl Gathering<'_> {
     }
 
     fn managed_to_wrap(&self) -> Outcome<ManagedProvider> {
-        let volume = self.descriptor.volume_id;
         if self.has_slot(Mode::Managed) {
             return self.managed_at_hand();
         }
-        let keystore = match self.keystore.is_dir() {
-            true => self.open_keystore()?,
-            false => {
-                self.check_place()?;
-                Keystore::open_or_create(&self.keystore).map_err(keystore_failure)?
-            }
-        };
-        Ok(ManagedProvider::open(Arc::new(keystore), volume, NO_ROTATION, now())?)
+        let keystore = self.keystore.open_or_create()?;
+        Ok(ManagedProvider::open(keystore, self.descriptor.volume_id, NO_ROTATION, now())?)
     }
 
     fn managed_at_hand(&self) -> Outcome<ManagedProvider> {
-        let keystore = Arc::new(self.open_keystore()?);
-        let volume = self.descriptor.volume_id;
+        let (keystore, volume) = (self.keystore.open()?, self.descriptor.volume_id);
         Ok(ManagedProvider::open_existing(keystore, volume, NO_ROTATION, now())?)
-    }
-
-    fn open_keystore(&self) -> Outcome<Keystore> {
-        self.check_place()?;
-        open_keystore(&self.keystore)
-    }
-
-    fn check_place(&self) -> Outcome {
-        if !Keystore::would_lie_within(&self.keystore, self.backing) {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Exit::Keystore,
-            format!("{}: the keystore lies in the backing directory", self.keystore.display()),
-        ))
     }
 
     fn kms_to_wrap(&self, name: &str) -> Outcome<(Box<dyn KeyProvider>, KeyId)> {
         let provider = self.kms(Some(name))?;
         let key_id = provider.default_key().expect("it was given one").clone();
+        // Before the first file needs the key, so that its deletion is refused.
+        let volume = self.descriptor.volume_id;
+        self.keystore.open()?.remember_volume(volume, self.backing, now())?;
         Ok((Box::new(provider), key_id))
     }
 
@@ -211,8 +192,8 @@ impl Gathering<'_> {
     }
 
     fn kms(&self, default_key: Option<&str>) -> Outcome<KmsProvider> {
-        let keystore = Arc::new(self.open_keystore()?);
-        Ok(kms_provider(keystore, self.descriptor.volume_id, default_key, &KmsChoices::default())?)
+        let (keystore, volume) = (self.keystore.open()?, self.descriptor.volume_id);
+        Ok(kms_provider(keystore, volume, default_key, &KmsChoices::default())?)
     }
 
     fn has_slot(&self, mode: Mode) -> bool {
@@ -220,21 +201,59 @@ impl Gathering<'_> {
     }
 }
 
-/// The CMK that an alias names now.
-pub fn resolve_alias(name: &str, keystore: &Path) -> Outcome<KeyId> {
-    let keystore = Arc::new(open_keystore(keystore)?);
-    let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
-    Ok(LocalKms::new(keystore, audit).resolve(name)?)
+/// The keystore, opened when it is first needed: its passphrase is asked for once.
+pub struct KeystoreAtHand {
+    path: PathBuf,
+    backing: PathBuf,
+    opened: OnceCell<Arc<Keystore>>,
 }
 
-fn open_keystore(path: &Path) -> Outcome<Keystore> {
-    let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
-        let prompt = format!("Passphrase of the keystore {}: ", path.display());
-        Keystore::open_protected(path, &Passphrase::prompt(&prompt)?)
-    } else {
-        Keystore::open(path)
-    };
-    opened.map_err(keystore_failure)
+impl KeystoreAtHand {
+    /// The one at `path`, for the volume in `backing`.
+    pub fn new(path: PathBuf, backing: PathBuf) -> Self {
+        Self { path, backing, opened: OnceCell::new() }
+    }
+
+    /// The CMK that an alias names now.
+    pub fn resolve_alias(&self, name: &str) -> Outcome<KeyId> {
+        let keystore = self.open()?;
+        let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
+        Ok(LocalKms::new(keystore, audit).resolve(name)?)
+    }
+
+    fn open(&self) -> Outcome<Arc<Keystore>> {
+        self.opened_by(|path| {
+            if Keystore::is_protected(path)? {
+                let prompt = format!("Passphrase of the keystore {}: ", path.display());
+                return Keystore::open_protected(path, &Passphrase::prompt(&prompt)?);
+            }
+            Keystore::open(path)
+        })
+    }
+
+    fn open_or_create(&self) -> Outcome<Arc<Keystore>> {
+        match self.path.is_dir() {
+            true => self.open(),
+            false => self.opened_by(Keystore::open_or_create),
+        }
+    }
+
+    fn opened_by(
+        &self,
+        open: impl FnOnce(&Path) -> Result<Keystore, KeyError>,
+    ) -> Outcome<Arc<Keystore>> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(Arc::clone(opened));
+        }
+        if Keystore::would_lie_within(&self.path, &self.backing) {
+            return Err(Failure::new(
+                Exit::Keystore,
+                format!("{}: the keystore lies in the backing directory", self.path.display()),
+            ));
+        }
+        let opened = Arc::new(open(&self.path).map_err(keystore_failure)?);
+        Ok(Arc::clone(self.opened.get_or_init(|| opened)))
+    }
 }
 
 fn supplied(
