@@ -11,4 +11,5 @@ mod hostile;
 mod hostile_keystore;
 mod independent;
 mod mount;
+mod rewrapped;
 mod vectors;

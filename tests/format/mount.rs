@@ -101,6 +101,10 @@ impl Mounted {
         Ok(Self { volume, root: root.to_owned() })
     }
 
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
     pub fn mode(&self) -> Mode {
         self.volume.keyring().default_mode()
     }

@@ -14,12 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::bench::{one_line, tree};
+use crate::harness::pty::Terminal;
 use crate::harness::{
     Bench, NOBODY, Random, User, assert_errno, assert_same, needs_root, pattern, skip, succeed,
 };
 use crate::keys::faketime;
 
 mod kills;
+mod kms;
 mod requests;
 
 const KEY: i32 = 5;
@@ -84,7 +86,7 @@ pub fn attribute(path: impl AsRef<Path>, name: &str) -> String {
     String::from_utf8(buffer[..len].to_vec()).unwrap()
 }
 
-fn mode_of(path: impl AsRef<Path>) -> String {
+pub fn mode_of(path: impl AsRef<Path>) -> String {
     attribute(path, "user.ssefs.mode")
 }
 
@@ -367,6 +369,12 @@ fn a_wrong_key_and_a_directory_that_is_no_volume_change_nothing() {
         let message = bench.refused(&mut rewrap_command(&bench, arguments), code);
         assert!(before == content_of(&bench.backing()), "{arguments:?}: {message}");
     }
+    // Opened to the keystore too, a wrong key is still one.
+    rewrap(&bench, &["--from-key-file", &one, "--to", "managed", "--from", "none"]);
+    let before = content_of(&bench.backing());
+    let wrong = ["--from-key-file", two.as_str(), "--to", "managed"];
+    let message = bench.refused(&mut rewrap_command(&bench, &wrong), KEY);
+    assert!(before == content_of(&bench.backing()), "{message}");
     let mut command = bench.ssefs(&["rewrap", "."]);
     let message = bench.refused(&mut command, 3);
     assert!(message.contains("not a volume"), "{message}");
@@ -377,6 +385,38 @@ fn content_of(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let paths = tree(directory).into_keys().filter(|path| path.is_file());
     let paths = paths.filter(|path| !path.ends_with("lock") && !path.ends_with("rewrap"));
     paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn passphrases_are_asked_for_and_known_again() {
+    let Some(bench) = Bench::new() else { return };
+    let (one, _) = two_keys(&bench);
+    mount_supplied(&bench, &one);
+    let files = make_files(&bench, 6);
+    bench.unmount();
+    let (old, new) = ("Passphrase of this volume:", "New passphrase for this volume:");
+    let to_passphrase = |bench: &Bench| {
+        let arguments = ["--from-key-file", &one, "--to-passphrase"];
+        let mut terminal = Terminal::start(&mut rewrap_command(bench, &arguments));
+        terminal.answer(new, "correct horse");
+        terminal.answer("The same again:", "correct horse");
+        let (status, screen) = terminal.finish();
+        assert!(status.success(), "{screen}");
+        screen
+    };
+    let screen = to_passphrase(&bench);
+    assert!(screen.contains("\"rewrapped\":6") && !screen.contains("horse"), "{screen}");
+    // Asked for once more it is the same key, made with the same salt.
+    let screen = to_passphrase(&bench);
+    assert!(screen.contains("\"already_there\":6"), "{screen}");
+    let arguments = ["--from-passphrase", "--to-key-file", &one];
+    let mut terminal = Terminal::start(&mut rewrap_command(&bench, &arguments));
+    terminal.answer(old, "correct horse");
+    let (status, screen) = terminal.finish();
+    assert!(status.success() && screen.contains("\"rewrapped\":6"), "{screen}");
+    mount_supplied(&bench, &one);
+    check_files(&bench, &files, "by key again");
+    bench.unmount();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The keys that a rewrap needs: those that files have, as far as they were given, and the one
 //! that they are to have.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::keys::audit::{AuditLog, AuditOptions};
 use crate::keys::kms::{KmsProvider, LocalKms};
 use crate::keys::{
     DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
-    SuppliedProvider, SuppliedSource, read_key_file,
+    SuppliedProvider, SuppliedSource, read_key_file, supplied_key_id,
 };
 
 /// The keys, ready for use.
@@ -40,8 +41,8 @@ pub struct Gathering<'a> {
     pub selection: &'a Selection,
     /// Where they go.
     pub destination: &'a Destination,
-    /// The keystore's directory.
-    pub keystore: PathBuf,
+    /// The keystore.
+    pub keystore: &'a KeystoreAtHand,
     /// The backing directory.
     pub backing: &'a Path,
 }
@@ -62,7 +63,10 @@ impl Gathering<'_> {
         let known = to.as_ref().map(|source| self.known(source)).transpose()?.flatten();
         let opens = known.is_some()
             || *self.destination == Destination::Managed && self.has_slot(Mode::Managed);
-        let had = self.had(from, opens)?;
+        let known_id = known.as_ref().map(|key| supplied_key_id(key, volume));
+        let mut supplied_slots = self.descriptor.slots_of(Mode::Supplied);
+        let others = supplied_slots.any(|slot| Some(&slot.envelope.key_id) != known_id.as_ref());
+        let had = self.had(from, opens && !others)?;
         let none_given =
             had.is_empty() && !opens && !matches!(self.destination, Destination::Kms(_));
         if none_given {
@@ -101,22 +105,28 @@ impl Gathering<'_> {
         Ok(Keys { keyring, cmk, verifier })
     }
 
-    /// The keys that files have, but for the destination's. `opens` says whether that one opens
-    /// the volume already.
-    fn had(&self, from: Option<SuppliedSource>, opens: bool) -> Outcome<Vec<Box<dyn KeyProvider>>> {
+    /// The keys that files have, but for the destination's. With `moved_before` the supplied one
+    /// may have been taken from the volume already.
+    fn had(
+        &self,
+        from: Option<SuppliedSource>,
+        moved_before: bool,
+    ) -> Outcome<Vec<Box<dyn KeyProvider>>> {
         let mut providers: Vec<Box<dyn KeyProvider>> = Vec::new();
-        match from.map(|source| source.known_key(self.descriptor)) {
-            None => {}
-            Some(Ok(key)) => {
-                providers.push(Box::new(SuppliedProvider::new(key, self.descriptor.volume_id)));
-            }
-            // As when a move that was complete is asked for once more.
-            Some(Err(KeyError::WrongKey)) if opens => {
-                log::warn!(
+        if let Some(source) = from {
+            let volume = self.descriptor.volume_id;
+            match self.known(&source)? {
+                Some(key) => providers.push(Box::new(SuppliedProvider::new(key, volume))),
+                // As when a move that was complete is asked for once more.
+                None if moved_before => log::warn!(
                     "the supplied key that files are to have had opens this volume no longer"
-                );
+                ),
+                // For the error, which tells more.
+                None => {
+                    let key = source.known_key(self.descriptor)?;
+                    providers.push(Box::new(SuppliedProvider::new(key, volume)));
+                }
             }
-            Some(Err(error)) => return Err(error.into()),
         }
         if *self.destination != Destination::Managed
             && self.has_slot(Mode::Managed)
@@ -150,44 +160,24 @@ impl Gathering<'_> {
     }
 
     fn managed_to_wrap(&self) -> Outcome<ManagedProvider> {
-        let volume = self.descriptor.volume_id;
         if self.has_slot(Mode::Managed) {
             return self.managed_at_hand();
         }
-        let keystore = match self.keystore.is_dir() {
-            true => self.open_keystore()?,
-            false => {
-                self.check_place()?;
-                Keystore::open_or_create(&self.keystore).map_err(keystore_failure)?
-            }
-        };
-        Ok(ManagedProvider::open(Arc::new(keystore), volume, NO_ROTATION, now())?)
+        let keystore = self.keystore.open_or_create()?;
+        Ok(ManagedProvider::open(keystore, self.descriptor.volume_id, NO_ROTATION, now())?)
     }
 
     fn managed_at_hand(&self) -> Outcome<ManagedProvider> {
-        let keystore = Arc::new(self.open_keystore()?);
-        let volume = self.descriptor.volume_id;
+        let (keystore, volume) = (self.keystore.open()?, self.descriptor.volume_id);
         Ok(ManagedProvider::open_existing(keystore, volume, NO_ROTATION, now())?)
-    }
-
-    fn open_keystore(&self) -> Outcome<Keystore> {
-        self.check_place()?;
-        open_keystore(&self.keystore)
-    }
-
-    fn check_place(&self) -> Outcome {
-        if !Keystore::would_lie_within(&self.keystore, self.backing) {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Exit::Keystore,
-            format!("{}: the keystore lies in the backing directory", self.keystore.display()),
-        ))
     }
 
     fn kms_to_wrap(&self, name: &str) -> Outcome<(Box<dyn KeyProvider>, KeyId)> {
         let provider = self.kms(Some(name))?;
         let key_id = provider.default_key().expect("it was given one").clone();
+        // Before the first file needs the key, so that its deletion is refused.
+        let volume = self.descriptor.volume_id;
+        self.keystore.open()?.remember_volume(volume, self.backing, now())?;
         Ok((Box::new(provider), key_id))
     }
 
@@ -202,8 +192,8 @@ impl Gathering<'_> {
     }
 
     fn kms(&self, default_key: Option<&str>) -> Outcome<KmsProvider> {
-        let keystore = Arc::new(self.open_keystore()?);
-        Ok(kms_provider(keystore, self.descriptor.volume_id, default_key, &KmsChoices::default())?)
+        let (keystore, volume) = (self.keystore.open()?, self.descriptor.volume_id);
+        Ok(kms_provider(keystore, volume, default_key, &KmsChoices::default())?)
     }
 
     fn has_slot(&self, mode: Mode) -> bool {
@@ -211,21 +201,59 @@ impl Gathering<'_> {
     }
 }
 
-/// The CMK that an alias names now.
-pub fn resolve_alias(name: &str, keystore: &Path) -> Outcome<KeyId> {
-    let keystore = Arc::new(open_keystore(keystore)?);
-    let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
-    Ok(LocalKms::new(keystore, audit).resolve(name)?)
+/// The keystore, opened when it is first needed: its passphrase is asked for once.
+pub struct KeystoreAtHand {
+    path: PathBuf,
+    backing: PathBuf,
+    opened: OnceCell<Arc<Keystore>>,
 }
 
-fn open_keystore(path: &Path) -> Outcome<Keystore> {
-    let opened = if Keystore::is_protected(path).map_err(keystore_failure)? {
-        let prompt = format!("Passphrase of the keystore {}: ", path.display());
-        Keystore::open_protected(path, &Passphrase::prompt(&prompt)?)
-    } else {
-        Keystore::open(path)
-    };
-    opened.map_err(keystore_failure)
+impl KeystoreAtHand {
+    /// The one at `path`, for the volume in `backing`.
+    pub fn new(path: PathBuf, backing: PathBuf) -> Self {
+        Self { path, backing, opened: OnceCell::new() }
+    }
+
+    /// The CMK that an alias names now.
+    pub fn resolve_alias(&self, name: &str) -> Outcome<KeyId> {
+        let keystore = self.open()?;
+        let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
+        Ok(LocalKms::new(keystore, audit).resolve(name)?)
+    }
+
+    fn open(&self) -> Outcome<Arc<Keystore>> {
+        self.opened_by(|path| {
+            if Keystore::is_protected(path)? {
+                let prompt = format!("Passphrase of the keystore {}: ", path.display());
+                return Keystore::open_protected(path, &Passphrase::prompt(&prompt)?);
+            }
+            Keystore::open(path)
+        })
+    }
+
+    fn open_or_create(&self) -> Outcome<Arc<Keystore>> {
+        match self.path.is_dir() {
+            true => self.open(),
+            false => self.opened_by(Keystore::open_or_create),
+        }
+    }
+
+    fn opened_by(
+        &self,
+        open: impl FnOnce(&Path) -> Result<Keystore, KeyError>,
+    ) -> Outcome<Arc<Keystore>> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(Arc::clone(opened));
+        }
+        if Keystore::would_lie_within(&self.path, &self.backing) {
+            return Err(Failure::new(
+                Exit::Keystore,
+                format!("{}: the keystore lies in the backing directory", self.path.display()),
+            ));
+        }
+        let opened = Arc::new(open(&self.path).map_err(keystore_failure)?);
+        Ok(Arc::clone(self.opened.get_or_init(|| opened)))
+    }
 }
 
 fn supplied(

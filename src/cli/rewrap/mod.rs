@@ -25,7 +25,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use args::Destination;
 pub use args::RewrapArgs;
-use keys::{Gathering, Keys};
+use keys::{Gathering, Keys, KeystoreAtHand};
 use offline::Offline;
 use online::{MountedVolume, Online};
 use plan::{Goal, Plan, Selection};
@@ -68,15 +68,13 @@ struct Rewrap<'a> {
     lock: RewrapLock,
     selection: Selection,
     destination: Destination,
-    keystore: PathBuf,
+    keystore: KeystoreAtHand,
     stop: Arc<AtomicBool>,
 }
 
 impl<'a> Rewrap<'a> {
     fn prepare(args: &'a RewrapArgs, keystore: Option<PathBuf>) -> Outcome<Self> {
         let destination = args.destination()?;
-        let place = Keystore::locate(keystore.as_deref());
-        let selection = args.selection(|name| keys::resolve_alias(name, &place))?;
         let refused = |error: std::io::Error| {
             Failure::new(Exit::Backing, format!("{}: {error}", args.backing.display()))
         };
@@ -87,7 +85,9 @@ impl<'a> Rewrap<'a> {
             return Err(foreign(&backing));
         }
         let lock = RewrapLock::take(Arc::clone(&tree)).map_err(named)?;
-        let keystore = Keystore::locate(keystore.as_deref());
+        let place = Keystore::locate(keystore.as_deref());
+        let keystore = KeystoreAtHand::new(place, backing.clone());
+        let selection = args.selection(|name| keystore.resolve_alias(name))?;
         let stop = watch_signals()?;
         Ok(Self { args, backing, tree, lock, selection, destination, keystore, stop })
     }
@@ -158,6 +158,7 @@ impl<'a> Rewrap<'a> {
         }
         let tally = tally.unwrap_or_default();
         self.tree.sync_file_system().map_err(|error| named(error.into()))?;
+        keyring.flush()?;
         if let Some(failure) = failure {
             if tally.rewrapped == 0 {
                 slots.withdraw().map_err(named)?;
@@ -192,14 +193,14 @@ impl<'a> Rewrap<'a> {
             args: self.args,
             selection: &self.selection,
             destination: &self.destination,
-            keystore: self.keystore.clone(),
+            keystore: &self.keystore,
             backing: &self.backing,
         };
         gathering.keys()
     }
 
     fn pass(&self, tree: &DiskTree, task: &dyn Task) -> Passed {
-        let progress = Progress::start(Pass::count(tree, &self.stop), self.args.quiet);
+        let progress = Progress::start(Pass::count(&self.tree, &self.stop), self.args.quiet);
         let jobs = self.args.jobs.map_or_else(
             || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             usize::from,
