@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use ssefs::keys::audit::EventError;
+use ssefs::format::KeyId;
+use ssefs::keys::audit::{AuditReader, EventError};
 use ssefs::keys::identity::Identity;
 use ssefs::keys::{Caller, Keystore, Passphrase};
 
@@ -71,6 +72,16 @@ fn show_filters_and_prints_tables_and_json() {
     let nothing = TestLog::new();
     assert_eq!(ssefs(&nothing, &["show"]).status.code(), Some(6));
     assert_eq!(ssefs(&nothing, &["verify"]).status.code(), Some(6));
+}
+
+#[test]
+fn the_last_use_of_a_key_is_its_newest_success() {
+    let log = example();
+    let reader = AuditReader::of(&log.keystore()).unwrap();
+    let last = reader.last_use(&key_id()).unwrap().unwrap();
+    assert_eq!((last.seq(), last.identity().uid), (4, 4_000_001), "the refusals do not count");
+    assert_eq!((last.event_name(), last.key_version()), ("Decrypt", Some(1)));
+    assert!(reader.last_use(&KeyId("unknown".to_owned())).unwrap().is_none());
 }
 
 #[test]

@@ -99,10 +99,7 @@ fn sum(series: &[Series], counts: &Counts) -> u64 {
 }
 
 fn open(title: &str, width: f64, height: f64) -> String {
-    format!(
-        "<svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{title}\" \
-         xmlns=\"http://www.w3.org/2000/svg\">"
-    )
+    format!("<svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{title}\">")
 }
 
 fn rectangle(class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) -> String {
