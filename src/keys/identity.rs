@@ -2,8 +2,10 @@
 //! groups, login and program, read from the system while the process waits for its answer.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use nix::unistd::{Group, User};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 
 use super::provider::Caller;
 
@@ -40,6 +44,9 @@ struct Named {
 struct Seen {
     at: Instant,
     identity: Arc<Identity>,
+    /// Its directory under `/proc`: answers no more once the process is gone, whoever has its
+    /// number then.
+    process: Option<Arc<OwnedFd>>,
 }
 
 impl Identity {
@@ -96,7 +103,7 @@ impl Identity {
             login_uid: login_uid
                 .and_then(|text| text.trim().parse().ok())
                 .filter(|uid| *uid != NO_LOGIN),
-            executable: program(caller.pid),
+            executable: fs::read_link(proc.join("exe")).ok(),
             groups,
         }
     }
@@ -113,13 +120,20 @@ impl Identities {
         let seen = {
             let mut all = lock(&self.seen);
             let fresh = all.get(&caller).filter(|seen| seen.at.elapsed() < SEEN_FOR);
-            fresh.map(|seen| Arc::clone(&seen.identity))
+            fresh.map(|seen| (Arc::clone(&seen.identity), seen.process.clone()))
         };
-        if let Some(identity) = seen.filter(|it| it.executable == program(caller.pid)) {
+        if let Some((identity, Some(process))) = seen
+            && identity.executable.is_some()
+            && identity.executable == program(&process)
+        {
             return identity;
         }
+        // Opened first: what is read after it is of the process that it stays with.
+        let path = format!("/proc/{}", caller.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = openat(CWD, path, flags, Mode::empty()).ok().map(Arc::new);
         let identity = Arc::new(Identity::named(caller, self.name(caller.uid)));
-        let seen = Seen { at: Instant::now(), identity: Arc::clone(&identity) };
+        let seen = Seen { at: Instant::now(), identity: Arc::clone(&identity), process };
         lock(&self.seen).put(caller, seen);
         identity
     }
@@ -167,8 +181,9 @@ pub fn group_id(name: &str) -> Option<u32> {
     }
 }
 
-fn program(pid: u32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/exe")).ok()
+fn program(process: &OwnedFd) -> Option<PathBuf> {
+    let path = readlinkat(process, "exe", Vec::with_capacity(256)).ok()?;
+    Some(PathBuf::from(OsString::from_vec(path.into_bytes())))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -177,7 +192,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 const SEEN_FOR: Duration = Duration::from_secs(1);
 const NAMED_FOR: Duration = Duration::from_secs(60);
-const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(1024).expect("is not zero");
+const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(256).expect("is not zero");
 /// What the kernel tells for a process without a login.
 const NO_LOGIN: u32 = u32::MAX;
 
