@@ -8,6 +8,7 @@ mod contents;
 mod cryptography;
 mod deletion;
 mod grant;
+mod last_used;
 mod manage;
 mod policy;
 mod rotation;
@@ -44,6 +45,7 @@ pub fn run(args: &KeyCommandArgs, keystore: Option<PathBuf>) -> Outcome {
         KeyCommand::Policy(command) => policy::run(&session, command),
         KeyCommand::Grant(command) => grant::run(&session, command),
         KeyCommand::Import(args) => rotation::import(&session, args),
+        KeyCommand::LastUsed(args) => last_used::run(&session, args),
         KeyCommand::Encrypt(args) => cryptography::encrypt(&session, args),
         KeyCommand::Decrypt(args) => cryptography::decrypt(&session, args),
         KeyCommand::GenerateDataKey(args) => cryptography::generate_data_key(&session, args),

@@ -167,6 +167,7 @@ impl Upkeep {
     /// Drops DEKs that have grown too old or whose keys may not be used, and once a day lets
     /// keys rotate.
     fn run(&self, stop: &Receiver<()>) {
+        self.maintain();
         let (mut maintained, mut checked) = (Instant::now(), Instant::now());
         let mut failing = false;
         while stop.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -181,10 +182,14 @@ impl Upkeep {
             }
             if maintained.elapsed() >= MAINTAIN_EVERY {
                 maintained = Instant::now();
-                if let Err(error) = self.volume.keyring().maintain(now()) {
-                    log::error!("{error}");
-                }
+                self.maintain();
             }
+        }
+    }
+
+    fn maintain(&self) {
+        if let Err(error) = self.volume.keyring().maintain(now()) {
+            log::error!("{error}");
         }
     }
 }

@@ -23,16 +23,18 @@ pub(super) struct Material(pub(super) Secret);
 
 /// The file of record `id`.
 pub(super) fn file_name<R: Record>(id: &str) -> String {
-    assert!(
-        id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
-        "ids of records are UUIDs"
-    );
+    assert!(is_id(id), "ids of records are UUIDs");
     format!("{}-{id}{SUFFIX}", R::KIND)
 }
 
 /// The id of the record in a file of this name, if it is one of this kind.
 pub(super) fn id_in_name<R: Record>(name: &str) -> Option<&str> {
-    name.strip_prefix(R::KIND)?.strip_prefix('-')?.strip_suffix(SUFFIX)
+    let id = name.strip_prefix(R::KIND)?.strip_prefix('-')?.strip_suffix(SUFFIX)?;
+    is_id(id).then_some(id)
+}
+
+fn is_id(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Whether a file of this name is a record.

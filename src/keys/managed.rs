@@ -1,6 +1,7 @@
 //! Managed mode: one key per volume, made at the first mount and kept in the keystore with all
 //! versions of its material. The newest version wraps; older ones only unwrap, and are never
-//! removed. A version that is missing is refused, never replaced.
+//! removed. A version that is missing is refused, never replaced. The making of a key and its
+//! rotations are recorded in the audit log, its uses are not.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,8 +9,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::{AuditLog, AuditOptions, Event};
 use super::error::KeyError;
-use super::keystore::Keystore;
+use super::identity::Identity;
+use super::keystore::{Keystore, KeystoreLock};
 use super::keystore_record::{Material, Record};
 use super::provider::{Access, Binding, KeyProvider};
 use super::wrap::{Wrapper, unwrap};
@@ -41,10 +44,11 @@ impl ManagedProvider {
         now: u64,
     ) -> Result<Self, KeyError> {
         if !Self::exists(&keystore, volume)? {
+            let audit = AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?;
             let lock = keystore.lock()?;
             if !Self::exists(&keystore, volume)? {
                 let key = ManagedKey::create(volume, now);
-                lock.write(&volume.to_string(), &key)?;
+                put(&lock, &audit, "CreateKey", &key)?;
                 log::info!("volume {volume}: made managed key {}, version 1", key.key_id);
             }
         }
@@ -64,7 +68,7 @@ impl ManagedProvider {
         match provider.rotate_if_due(now) {
             Ok(_) => Ok(provider),
             // Files must open from a keystore that is read-only or full, too.
-            Err(error @ KeyError::Io { .. }) => {
+            Err(error @ (KeyError::Io { .. } | KeyError::Audit { .. })) => {
                 log::warn!("volume {volume}: the managed key is due for rotation: {error}");
                 Ok(provider)
             }
@@ -83,12 +87,13 @@ impl ManagedProvider {
         if !self.current().is_due(self.rotation_days, now) {
             return Ok(false);
         }
+        let audit = AuditLog::open(Arc::clone(&self.keystore), AuditOptions::default())?;
         let lock = self.keystore.lock()?;
         let mut key = read(&self.keystore, self.volume)?;
         let due = key.is_due(self.rotation_days, now);
         if due {
             let version = key.rotate(now);
-            lock.write(&self.volume.to_string(), &key)?;
+            put(&lock, &audit, "RotateKey", &key)?;
             let (volume, key_id) = (self.volume, &key.key_id);
             log::info!("volume {volume}: rotated managed key {key_id} to version {version}");
         }
@@ -281,6 +286,35 @@ fn read(keystore: &Keystore, volume: VolumeId) -> Result<ManagedKey, KeyError> {
         return Err(KeyError::Damaged { path, problem });
     }
     Ok(key)
+}
+
+/// Puts a key in place of what there is: written beside it, recorded in the audit log, and then
+/// made visible, so that no change is without its record.
+fn put(
+    lock: &KeystoreLock<'_>,
+    audit: &AuditLog,
+    event: &'static str,
+    key: &ManagedKey,
+) -> Result<(), KeyError> {
+    let staged = lock.stage(&key.volume.to_string(), key)?;
+    let staged = staged.expect("the number of versions bounds the record");
+    audit.record(&Event {
+        name: event,
+        read_only: false,
+        identity: &Identity::own(),
+        target: None,
+        key_id: Some(&key.key_id),
+        key_version: Some(key.newest().version),
+        context: &BTreeMap::new(),
+        cache_hit: None,
+        error: None,
+        parameters: BTreeMap::from([
+            ("mode", Mode::Managed.name().into()),
+            ("volumeId", key.volume.to_string().into()),
+        ]),
+        additional: BTreeMap::new(),
+    })?;
+    staged.publish()
 }
 
 fn not_found(keystore: &Keystore, volume: VolumeId, key_id: KeyId) -> KeyError {

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::harness::{AppendingChild, TestLog, record};
+use super::harness::{AppendingChild, TestLog, program, record, skip};
 
 #[test]
 fn killed_at_random_a_hundred_and_twenty_times() {
@@ -75,6 +75,44 @@ fn killed_at_each_step_of_an_append() {
         }
     }
     set(&after, &head_after);
+    log.assert_clean();
+}
+
+/// Before each system call that changes something, from the making of the keystore to the end of
+/// a segment; each time the log of the process killed before is gone on with.
+#[test]
+fn killed_at_each_system_call() {
+    if !program("strace") {
+        return skip("the program strace is missing");
+    }
+    let log = TestLog::new();
+    let mut next = 0;
+    let mut acknowledged = Vec::new();
+    let calls = [("pwrite64", 12), ("ftruncate", 1), ("fsync", 8), ("openat", 40), ("flock", 6)];
+    for (call, count) in calls {
+        for fresh in [true, false] {
+            for nth in 1..=count {
+                if fresh {
+                    let _ = fs::remove_dir_all(log.path());
+                    acknowledged.clear();
+                }
+                let heard = AppendingChild::start_killed_at(log.path(), next, call, nth);
+                next += 1000;
+                acknowledged.extend(heard);
+                if !log.path().join("root.key").exists() {
+                    continue;
+                }
+                let verification = log.verify();
+                let what = format!("{call} {nth}, fresh: {fresh}");
+                assert!(verification.is_clean(), "{what}: {:#?}", verification.findings);
+                let numbers = log.whole_numbers();
+                let missing: Vec<_> =
+                    acknowledged.iter().filter(|number| !numbers.contains(number)).collect();
+                assert!(missing.is_empty(), "{what}: {missing:?} were acknowledged");
+            }
+        }
+    }
+    drop(log.open());
     log.assert_clean();
 }
 

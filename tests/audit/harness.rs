@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use ssefs::format::{FileId, KeyId, VolumeId};
 use ssefs::keys::audit::{
-    AuditLog, AuditOptions, AuditSync, Event, EventError, Expectation, Surroundings, Target, Trust,
-    Verification, verify,
+    AuditLog, AuditOptions, AuditReader, AuditSync, Event, EventError, Expectation, Surroundings,
+    Target, Trust, Verification, verify,
 };
 use ssefs::keys::identity::Identity;
 use ssefs::keys::{KeyError, Keystore, Operation};
@@ -83,6 +83,15 @@ impl TestLog {
         let verification = self.verify();
         assert!(verification.is_clean(), "{:#?}", verification.findings);
         verification
+    }
+
+    /// The numbers of the events whose records are whole.
+    pub fn whole_numbers(&self) -> Vec<u64> {
+        let reader = AuditReader::at(&self.dir()).unwrap();
+        let records = reader
+            .records()
+            .map(|record| serde_json::from_str::<Value>(&record.unwrap().json).unwrap());
+        records.filter_map(|record| record["requestParameters"]["number"].as_u64()).collect()
     }
 
     /// All records, in order.
@@ -194,6 +203,28 @@ impl AppendingChild {
         Self { process, output }
     }
 
+    /// Runs one that is killed before its `nth` system call of this name, or after a hundred
+    /// records; the numbers that it said.
+    pub fn start_killed_at(path: &Path, first: u64, call: &str, nth: u32) -> Vec<u64> {
+        let mut process = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "harness::appending_child", "--nocapture", "--test-threads=1"])
+            .env(CHILD_PATH, path)
+            .env(CHILD_FIRST, first.to_string())
+            .env(CHILD_LIMIT, "100")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(process.stdout.take().expect("piped above"));
+        let mut child = Self { process, output };
+        let heard = std::iter::from_fn(|| child.hear()).collect();
+        child.process.wait().unwrap();
+        heard
+    }
+
     /// Waits for the next number.
     pub fn hear(&mut self) -> Option<u64> {
         loop {
@@ -228,7 +259,8 @@ fn appending_child() {
     let small = AuditOptions { segment_size: 64 << 10, ..options() };
     let log = AuditLog::open_in(keystore, small, surroundings).unwrap();
     let mut out = std::io::stdout();
-    for number in first.. {
+    let limit = std::env::var(CHILD_LIMIT).map_or(u64::MAX, |limit| limit.parse().unwrap());
+    for number in (first..).take(usize::try_from(limit).unwrap()) {
         record(&log, number).unwrap();
         // One write, so that a kill cannot tear it.
         out.write_all(format!("\n{SAYS}{number}\n").as_bytes()).unwrap();
@@ -238,4 +270,5 @@ fn appending_child() {
 
 const CHILD_PATH: &str = "SSEFS_AUDIT_CHILD_PATH";
 const CHILD_FIRST: &str = "SSEFS_AUDIT_CHILD_FIRST";
+const CHILD_LIMIT: &str = "SSEFS_AUDIT_CHILD_LIMIT";
 const SAYS: &str = "child-says:";

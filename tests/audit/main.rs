@@ -4,6 +4,7 @@
 mod appending;
 mod command;
 mod crash;
+mod frozen;
 mod full_disk;
 mod harness;
 mod page;

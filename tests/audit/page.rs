@@ -29,7 +29,7 @@ fn made_up(keystore: &Path) {
                 number += 1;
                 let user = number % 7 % 3;
                 let outcome = match number {
-                    number if number % 41 == 0 => ",\"errorCode\":\"DisabledException\"",
+                    number if number.is_multiple_of(41) => ",\"errorCode\":\"DisabledException\"",
                     _ if user == 2 && day > 9 => ",\"errorCode\":\"AccessDeniedException\"",
                     _ => "",
                 };
@@ -45,14 +45,14 @@ fn made_up(keystore: &Path) {
                      \"additionalEventData\":{{\"keyMaterialVersion\":{},\"cacheHit\":{}}},\
                      \"seq\":{number}}}",
                     event * 9,
-                    if number % 11 == 0 { "GenerateDataKey" } else { "Decrypt" },
+                    if number.is_multiple_of(11) { "GenerateDataKey" } else { "Decrypt" },
                     USERS[usize::try_from(user).unwrap()],
                     1000 + user,
                     PATHS[index(4)],
                     number % 4,
-                    KEYS[usize::from(number % 5 == 0)],
+                    KEYS[usize::from(number.is_multiple_of(5))],
                     1 + day / 8,
-                    number % 11 != 0,
+                    !number.is_multiple_of(11),
                 )
                 .unwrap();
             }

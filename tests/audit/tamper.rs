@@ -265,7 +265,8 @@ fn archived_segments_are_verified_apart_and_the_rest_after_them() {
 
 #[test]
 fn what_is_done_to_a_log_in_use_is_recorded_by_the_next_opener() {
-    let cases: [(&str, fn(&TestLog)); 6] = [
+    type Tampering = fn(&TestLog);
+    let cases: [(&str, Tampering); 6] = [
         ("last record cut", |log| {
             let text = fs::read_to_string(log.segment(1)).unwrap();
             let end = text[..text.len() - 1].rfind('\n').unwrap() + 1;

@@ -53,6 +53,7 @@ fn a_key_that_is_not_there_is_named_in_every_command() {
             "rotation KEY --days 90",
             "schedule-deletion KEY",
             "cancel-deletion KEY",
+            "last-used KEY",
             "update-description KEY text",
             "policy get KEY",
             &format!("policy put KEY {policy}"),

@@ -61,6 +61,39 @@ fn every_request_has_its_event() {
 }
 
 #[test]
+fn the_last_use_is_known() {
+    let bench = Bench::new();
+    let key_id = bench.key("alias/a");
+    let other = bench.key("alias/b");
+    let unused = json!({"KeyId": key_id, "LastUsedDate": null});
+    assert_eq!(bench.json("last-used alias/a"), unused);
+    assert!(bench.text("last-used alias/a").contains("has not been used"));
+    let blob = bench.pipe("encrypt alias/a", b"x");
+    bench.pipe("encrypt alias/b", b"x");
+    bench.text("rotate alias/a");
+    let last = bench.json("last-used alias/a");
+    assert_eq!((&last["KeyId"], &last["Operation"]), (&json!(key_id), &json!("Encrypt")));
+    assert_eq!(last["UserIdentity"]["Uid"], json!(getuid().as_raw()));
+    assert_eq!(last["KeyVersion"], json!(1));
+    let date = last["LastUsedDate"].as_str().unwrap();
+    assert!(date.starts_with("20") && date.ends_with('Z'), "{date}");
+    let text = bench.text(&format!("last-used {key_id}"));
+    for shown in [&key_id, date, "Encrypt"] {
+        assert!(text.contains(shown), "{text} says nothing of {shown}");
+    }
+    let moved = bench.pipe("re-encrypt --to alias/b", &blob);
+    assert_eq!(bench.json("last-used alias/a")["Operation"], "ReEncryptFrom");
+    assert_eq!(bench.json("last-used alias/b")["Operation"], "ReEncryptTo");
+    bench.pipe("decrypt", &moved);
+    // What is refused is no use.
+    bench.text("disable alias/b");
+    bench.file("moved", moved);
+    bench.refused("decrypt moved", KEY);
+    let last = bench.json(&format!("last-used {other}"));
+    assert_eq!((&last["Operation"], &last["KeyVersion"]), (&json!("Decrypt"), &json!(1)));
+}
+
+#[test]
 fn nothing_secret_is_in_the_keystore_or_its_log() {
     let bench = Bench::new();
     bench.json("create --alias alias/own --origin external");

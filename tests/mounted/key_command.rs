@@ -1,7 +1,12 @@
-//! `ssefs key` where it meets a person: on a terminal. The rest is in `tests/key_command`.
+//! `ssefs key` where it meets a person, on a terminal, and where it meets the files of a mount.
+//! The rest is in `tests/key_command`.
 
-use crate::harness::Bench;
+use std::fs;
+
+use serde_json::Value;
+
 use crate::harness::pty::Terminal;
+use crate::harness::{Bench, succeed};
 
 const USAGE: i32 = 2;
 const KEY: i32 = 5;
@@ -62,4 +67,41 @@ fn a_data_key_is_shown_on_a_terminal_only_by_force() {
     assert!(path.exists());
     let (status, screen) = generate(&["--json", "--without-plaintext"]);
     assert!(status.success() && !screen.contains("Plaintext"), "{screen}");
+}
+
+#[test]
+fn a_key_that_files_need_is_deleted_only_by_force() {
+    let Some(bench) = Bench::new() else { return };
+    succeed(&mut key(&bench, &["create", "--alias", "alias/a"]));
+    let arguments = ["--mode", "kms", "--key-id", "alias/a"];
+    bench.mount(&arguments);
+    fs::write(bench.file("one"), b"first").unwrap();
+    fs::write(bench.file("two"), b"second").unwrap();
+    bench.unmount();
+
+    let json = |arguments: &[&str]| -> Value {
+        let output = succeed(key(&bench, arguments).arg("--json"));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let last = json(&["last-used", "alias/a"]);
+    assert!(["GenerateDataKey", "Decrypt"].contains(&last["Operation"].as_str().unwrap()));
+
+    let schedule = ["schedule-deletion", "alias/a", "--days", "7"];
+    let message = bench.refused(&mut key(&bench, &schedule), KEY);
+    // The two files, and the volume itself.
+    assert!(message.contains("3 files still need it"), "{message}");
+    assert!(message.contains(bench.backing().to_str().unwrap()), "{message}");
+    assert!(message.contains("ssefs rewrap") && message.contains("--force"), "{message}");
+    assert_eq!(json(&["describe", "alias/a"])["KeyMetadata"]["KeyState"], "Enabled");
+    let forced = json(&[&schedule[..], &["--force"]].concat());
+    assert_eq!(forced["KeyState"], "PendingDeletion");
+    let output = bench.mount_command(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(KEY), "{output:?}");
+
+    json(&["cancel-deletion", "alias/a"]);
+    json(&["enable", "alias/a"]);
+    bench.mount(&arguments);
+    assert_eq!(fs::read(bench.file("one")).unwrap(), b"first");
+    assert_eq!(fs::read(bench.file("two")).unwrap(), b"second");
+    bench.unmount();
 }

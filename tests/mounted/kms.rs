@@ -140,7 +140,7 @@ fn a_company_shows_who_could_read_which_file_and_when() {
     let schedule = ["key", "schedule-deletion", &company.key, "--days", "7"];
     let refused = keystore(&company.bench, &schedule).output().unwrap();
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && message.contains("2 files"), "{message}");
+    assert!(!refused.status.success() && message.contains("files still need it"), "{message}");
     succeed(&mut keystore(&company.bench, &[&schedule[..], &["--force"]].concat()));
     assert_errno(alice.run(|| File::open(&plan)), Errno::NOKEY);
     company.key(&["cancel-deletion", &company.key]);
@@ -180,7 +180,7 @@ fn a_company_shows_who_could_read_which_file_and_when() {
         users.iter().find(|found| found["uid"] == user).cloned().unwrap_or_default()
     };
     assert_eq!((&of_user(ALICE)["denied"], &of_user(BOB)["denied"]), (&1.into(), &5.into()));
-    assert_eq!(of_user(BOB)["succeeded"], 0);
+    assert_eq!((&of_user(ALICE)["uses"], &of_user(BOB)["uses"]), (&8.into(), &0.into()));
 }
 
 #[test]

@@ -194,10 +194,10 @@ fn no_log(keystore: &Path) -> Failure {
 
 /// What names of others could do to a terminal is written as an escape instead.
 fn visible(text: &str) -> String {
+    // Controls, and what changes the direction of text or takes no room.
     let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}')
+        let invisible = [0x200b..=0x200f, 0x2028..=0x202e, 0x2060..=0x206f, 0xfeff..=0xfeff];
+        c.is_control() || invisible.iter().any(|range| range.contains(&u32::from(c)))
     };
     if !text.contains(hides) {
         return text.to_owned();

@@ -286,7 +286,7 @@ const STYLE: &str = "
 :root{--back:#14181f;--card:#1d232d;--text:#e6e9ee;--soft:#9aa5b4;--line:#323a47;
 --uses:#6aa9ee;--changes:#4cc3a2;--denied:#ff7a83;--errors:#e8a54a;--queries:#9aa5b4}}
 *{box-sizing:border-box}
-body{margin:0 auto;padding:24px 20px 60px;max-width:1160px;background:var(--back);
+body{margin:0 auto;padding:24px 20px 60px;max-width:1240px;background:var(--back);
 color:var(--text);font:15px/1.45 system-ui,'Segoe UI',Roboto,'Liberation Sans',sans-serif}
 h1{margin:0;font-size:26px}h2{margin:36px 0 10px;font-size:18px}
 p{margin:6px 0;color:var(--soft)}code{font:13px ui-monospace,'Liberation Mono',monospace}
@@ -314,12 +314,12 @@ rect{fill:var(--c)}.grid{stroke:var(--line)}.axis{fill:var(--soft)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);
-vertical-align:top}
+vertical-align:top;overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:600;white-space:nowrap}
 tbody tr:hover{background:var(--card)}
-.n{text-align:right;font-variant-numeric:tabular-nums}
-td.t,td.t+td.t{white-space:nowrap;font-variant-numeric:tabular-nums}
-td.path{overflow-wrap:anywhere;min-width:180px}
+.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+td.t{white-space:nowrap;font-variant-numeric:tabular-nums}
+td.path{min-width:180px}
 td.denied,td.errors{color:var(--c);font-weight:600}
 @media(max-width:760px){.charts{grid-template-columns:1fr}}
 @media print{body{max-width:none;padding:0;font-size:11px}table{font-size:10px}

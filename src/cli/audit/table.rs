@@ -84,7 +84,7 @@ pub fn terminal_width() -> Option<usize> {
 }
 
 /// The end of a text, which tells more of a path than its beginning.
-pub fn shorten(text: &str, width: usize) -> String {
+fn shorten(text: &str, width: usize) -> String {
     let len = text.chars().count();
     if len <= width {
         return text.to_owned();

@@ -66,6 +66,8 @@ pub enum KeyCommand {
     Grant(GrantCommand),
     /// Give a key that was made with '--origin external' its material
     Import(ImportArgs),
+    /// Show when a key was last used, by whom and for what, as the audit log has it
+    LastUsed(OneKeyArgs),
     /// Encrypt up to 4096 bytes under a key
     Encrypt(EncryptArgs),
     /// Decrypt what 'encrypt', 'generate-data-key' or 're-encrypt' made

@@ -78,7 +78,12 @@ impl Destination {
     pub(super) fn is_terminal(&self) -> bool {
         match self {
             Self::StandardOutput => io::stdout().is_terminal(),
-            Self::File(path) => File::open(path).is_ok_and(|file| file.is_terminal()),
+            // A FIFO must not hold it up, nor the terminal become this process's own.
+            Self::File(path) => OpenOptions::new()
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+                .open(path)
+                .is_ok_and(|file| file.is_terminal()),
         }
     }
 
@@ -185,5 +190,21 @@ mod tests {
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 3);
         assert!(Destination::new(Some(&scratch.path().join("no/such"))).write(b"x").is_err());
         Destination::new(Some(Path::new("/dev/null"))).write(b"x").unwrap();
+    }
+
+    #[test]
+    fn a_pipe_with_a_name_is_no_terminal_and_is_written_to_as_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let destination = Destination::new(Some(&path));
+        assert!(!destination.is_terminal());
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || read_bounded(Some(&path), 100).unwrap().to_vec()
+        });
+        destination.write(b"through the pipe").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through the pipe");
     }
 }

@@ -69,10 +69,11 @@ fn operations(names: &[String]) -> Outcome<Vec<Action>> {
     names.iter().map(|name| action(name)).collect()
 }
 
-/// The action of this name, with or without `kms:` before it.
+/// The action of this name, with or without `kms:` before it, in any case of letters.
 pub(super) fn action(name: &str) -> Outcome<Action> {
-    let bare = name.strip_prefix("kms:").unwrap_or(name);
-    Action::from_name(bare).ok_or_else(|| {
+    let bare = name.trim().strip_prefix("kms:").unwrap_or(name.trim());
+    let found = Action::ALL.into_iter().find(|action| action.name().eq_ignore_ascii_case(bare));
+    found.ok_or_else(|| {
         let all = Action::ALL.map(Action::name).join(", ");
         usage(format!("'{name}' is no action: there are {all}"))
     })
@@ -101,4 +102,18 @@ fn table(grants: &[Grant]) -> String {
         ]
     });
     columns(&[heading.map(str::to_owned)].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_as_people_write_them() {
+        for name in ["Decrypt", "kms:Decrypt", "decrypt", " kms:decrypt "] {
+            assert_eq!(action(name).unwrap(), Action::Decrypt, "{name:?}");
+        }
+        let failure = action("kms:Decript").unwrap_err();
+        assert!(failure.message.starts_with("'kms:Decript' is no action: there are Cancel"));
+    }
 }

@@ -2,8 +2,8 @@
 //! of a file pays for it. It owns escaping. What is no UTF-8 is kept without loss: in paths and
 //! programs a byte that is part of no character is `\xHH`, and a backslash is `\\`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::event::Event;
 use super::time::UtcTime;
-use crate::crypto::random_array;
+use crate::crypto::fill_random;
 use crate::format::KeyId;
 use crate::keys::Operation;
 use crate::keys::identity::Identity;
@@ -87,10 +87,7 @@ fn write_start(out: &mut Vec<u8>, time: UtcTime, source: &str, name: &str) {
     out.extend_from_slice(TIME_MEMBER);
     time.write_to(out);
     out.extend_from_slice(ID_MEMBER);
-    let id = uuid::Builder::from_random_bytes(random_array()).into_uuid();
-    out.extend_from_slice(
-        id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes(),
-    );
+    push_uuid(out, EVENT_IDS.with_borrow_mut(EventIds::draw));
     out.extend_from_slice(SOURCE_MEMBER);
     assert_eq!(out.len(), SOURCE_AT, "times and ids are of one length");
     out.extend_from_slice(source.as_bytes());
@@ -131,7 +128,7 @@ fn write_request(members: &mut Members<'_>, event: &Event<'_>) {
             members.text("operation", operation_name(target.operation));
         }
         if is_left("volumeId") {
-            members.plain("volumeId", target.volume);
+            members.uuid("volumeId", target.volume.0);
         }
         if is_left("fileId") {
             members.hex("fileId", &target.file.0);
@@ -203,13 +200,14 @@ impl<'a> Members<'a> {
 
     fn number(&mut self, name: &str, number: u32) {
         self.name(name);
-        write!(self.out, "{number}").expect("a vector takes all");
+        push_number(self.out, number.into());
     }
 
-    /// What needs no escaping.
-    fn plain(&mut self, name: &str, shown: impl Display) {
+    fn uuid(&mut self, name: &str, bytes: [u8; 16]) {
         self.name(name);
-        write!(self.out, "\"{shown}\"").expect("a vector takes all");
+        self.out.push(b'"');
+        push_uuid(self.out, bytes);
+        self.out.push(b'"');
     }
 
     fn hex(&mut self, name: &str, bytes: &[u8]) {
@@ -246,6 +244,54 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Random ids for events, drawn many at a time: a draw costs more than all else in a record.
+struct EventIds {
+    bytes: [u8; EVENT_IDS_AT_ONCE * 16],
+    used: usize,
+    /// The process that drew them: after a fork they would be given out twice.
+    pid: u32,
+}
+
+impl EventIds {
+    const EMPTY: Self = Self { bytes: [0; EVENT_IDS_AT_ONCE * 16], used: usize::MAX, pid: 0 };
+
+    /// Of version 4 (RFC 9562).
+    fn draw(&mut self) -> [u8; 16] {
+        let pid = std::process::id();
+        if self.used >= self.bytes.len() || self.pid != pid {
+            fill_random(&mut self.bytes);
+            (self.used, self.pid) = (0, pid);
+        }
+        let id = self.bytes[self.used..][..16].try_into().expect("sixteen bytes");
+        self.used += 16;
+        uuid::Builder::from_random_bytes(id).into_uuid().into_bytes()
+    }
+}
+
+thread_local! {
+    static EVENT_IDS: RefCell<EventIds> = const { RefCell::new(EventIds::EMPTY) };
+}
+
+fn push_uuid(out: &mut Vec<u8>, bytes: [u8; 16]) {
+    let id = uuid::Uuid::from_bytes(bytes).hyphenated();
+    out.extend_from_slice(id.encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
+}
+
+/// Appends a number in decimal.
+pub(super) fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = DIGITS[(number % 10) as usize];
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 /// Appends a string of JSON (RFC 8259, 7).
 fn push_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
@@ -280,6 +326,8 @@ const TIME_MEMBER: &[u8] = b"{\"eventVersion\":\"1.0\",\"eventTime\":\"";
 const ID_MEMBER: &[u8] = b"\",\"eventID\":\"";
 const SOURCE_MEMBER: &[u8] = b"\",\"eventSource\":\"";
 const UUID_LEN: usize = 36;
+const EVENT_IDS_AT_ONCE: usize = 64;
+const DIGITS: &[u8; 10] = b"0123456789";
 const USUAL_LEN: usize = 1536;
 
 #[cfg(test)]
@@ -342,6 +390,16 @@ mod tests {
     }
 
     #[test]
+    fn event_ids_do_not_repeat() {
+        let mut ids = EventIds::EMPTY;
+        let drawn: std::collections::BTreeSet<_> = (0..1000).map(|_| ids.draw()).collect();
+        assert_eq!(drawn.len(), 1000);
+        let before = ids.draw();
+        (ids.pid, ids.used) = (0, ids.used - 16);
+        assert_ne!(ids.draw(), before, "not those of another process");
+    }
+
+    #[test]
     fn what_there_is_not_is_left_out() {
         let (identity, none) = (Identity::own(), BTreeMap::new());
         let event = Event {
@@ -380,6 +438,13 @@ mod tests {
             push_text(&mut out, &text);
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
             assert!(!out.contains(&b'\n'));
+        }
+
+        #[test]
+        fn numbers_are_as_they_are_printed(number in any::<u64>()) {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
         }
 
         #[test]

@@ -117,7 +117,8 @@ mod tests {
                 3,
                 3,
                 r#""eventName":"Decrypt","userIdentity":{"uid":1001},
-                "errorCode":"AccessDeniedException","requestParameters":{"keyId":"k2","path":"/xa/b"}"#,
+                "errorCode":"AccessDeniedException",
+                "requestParameters":{"keyId":"k2","path":"/xa/b"}"#,
             ),
             line(
                 4,

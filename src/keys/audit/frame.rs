@@ -2,10 +2,9 @@
 //! `,"seq":` on, their strict parsing from the end of the line, and what MAC and signature cover.
 //! `AUDIT.md` is the law.
 
-use std::io::Write;
-
 use data_encoding::HEXLOWER;
 
+use super::body::push_number;
 use crate::crypto::{MAC_LEN, MacKey, SIGNATURE_LEN, SigningKey, VerifyingKey, sha256};
 
 /// SHA-256 of a whole line, its newline included.
@@ -93,7 +92,7 @@ pub(super) fn complete(
 ) -> Link {
     let seq = previous.seq + 1;
     line.extend_from_slice(SEQ_MEMBER);
-    write!(line, "{seq}").expect("a vector takes all");
+    push_number(line, seq);
     line.extend_from_slice(PREV_HASH_MEMBER);
     push_hex(line, &previous.hash);
     line.push(b'"');

@@ -70,16 +70,18 @@ pub struct AuditOptions {
 /// The log, open for appending.
 pub struct AuditLog {
     options: AuditOptions,
-    /// Never held while a sync is waited for, except where a segment ends. Taken after
-    /// [`GroupSync`]'s own lock never: no two locks are held at once.
+    /// Not held while a sync is waited for, except where a segment ends, nor together with the
+    /// lock within [`GroupSync`]. The log's own lock between processes is taken within it.
     writer: Mutex<Writer>,
     syncs: GroupSync,
 }
 
 struct Writer {
     appender: Appender,
-    /// When the oldest record that was not synced was written.
+    /// When the oldest record that was not synced was written, or earlier.
     unsynced_since: Option<Instant>,
+    /// How many records the head on stable storage vouches for.
+    vouched: u64,
     missed: Missed,
     complaint: Complaint,
 }
@@ -134,6 +136,7 @@ impl AuditLog {
         let writer = Writer {
             appender,
             unsynced_since: None,
+            vouched: 0,
             missed: Missed::default(),
             complaint: Complaint::default(),
         };
@@ -147,7 +150,7 @@ impl AuditLog {
             Some(ticket) => self.sync(ticket),
             None => Ok(()),
         });
-        let Err(error) = written else { return Ok(()) };
+        let Err(error) = written.map_err(|error| self.refused(error)) else { return Ok(()) };
         let mut writer = self.writer();
         writer.complaint.log(&error);
         if !self.options.best_effort {
@@ -170,7 +173,7 @@ impl AuditLog {
         };
         let synced = self.sync_all();
         self.send_anchors();
-        written.and(synced)
+        written.and(synced).map_err(|error| self.refused(error))
     }
 
     /// Writes a record; what it returns is still to be synced.
@@ -195,6 +198,7 @@ impl AuditLog {
     /// sync runs waits for one that covers all who wait.
     fn sync(&self, ticket: u64) -> Result<(), KeyError> {
         self.syncs.cover(ticket, |again| {
+            let begun = Instant::now();
             let unsynced = {
                 let mut writer = self.writer();
                 let _lock = writer.appender.enter(false)?;
@@ -206,17 +210,19 @@ impl AuditLog {
             fdatasync(&unsynced.file).map_err(|error| self.failed(error))?;
             let mut writer = self.writer();
             writer.appender.note_synced(&unsynced);
-            if writer.appender.appended() == unsynced.appended {
-                writer.unsynced_since = None;
-            }
+            let later = writer.appender.appended() > unsynced.appended;
+            writer.unsynced_since = later.then_some(begun);
             Ok(unsynced.appended)
         })
     }
 
     /// Syncs everything, then the head, which from then on vouches for it.
     fn sync_all(&self) -> Result<(), KeyError> {
-        let ticket = self.writer().appender.appended();
-        if self.syncs.is_covered(ticket) && self.writer().unsynced_since.is_none() {
+        let (ticket, vouched) = {
+            let writer = self.writer();
+            (writer.appender.appended(), writer.vouched)
+        };
+        if self.syncs.is_covered(ticket) && vouched == ticket {
             return Ok(());
         }
         self.sync(ticket)?;
@@ -225,7 +231,9 @@ impl AuditLog {
             let _lock = writer.appender.enter(false)?;
             writer.appender.refresh_head()?
         };
-        fdatasync(&head).map_err(|error| self.failed(error))
+        fdatasync(&head).map_err(|error| self.failed(error))?;
+        self.writer().vouched = ticket;
+        Ok(())
     }
 
     fn send_anchors(&self) {
@@ -248,8 +256,16 @@ impl AuditLog {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, error: rustix::io::Errno) -> KeyError {
+    fn failed(&self, error: impl ToString) -> KeyError {
         KeyError::Audit { path: self.writer().appender.path(), problem: error.to_string() }
+    }
+
+    /// Whatever it was, the record is missing.
+    fn refused(&self, error: KeyError) -> KeyError {
+        match error {
+            KeyError::Audit { .. } => error,
+            other => self.failed(other),
+        }
     }
 }
 

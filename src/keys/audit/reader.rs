@@ -120,7 +120,7 @@ impl AuditReader {
             let record = self.record(line)?;
             if record.is_use()
                 && record.outcome() == Outcome::Success
-                && record.names_key(&key_id.0)
+                && record.key_id() == Some(key_id.0.as_str())
             {
                 return Ok(Some(record));
             }
@@ -264,7 +264,6 @@ impl Outcome {
 }
 
 /// Events that use a key's material.
-const USES: [&str; 5] =
-    ["Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncrypt"];
+const USES: [&str; 5] = ["Decrypt", "Encrypt", "GenerateDataKey", "ReEncryptFrom", "ReEncryptTo"];
 /// Members of `requestParameters` that name a key.
 const KEY_PARAMETERS: [&str; 4] = ["keyId", "sourceKeyId", "destinationKeyId", "targetKeyId"];

@@ -63,7 +63,10 @@ impl Appender {
             (FoundHead::Is(head), _) => {
                 self.synced_seq = head.synced_seq;
                 match self.resume(&head)? {
-                    Some(tail) if head.boot_id == self.surroundings.boot_id => {
+                    Some(tail)
+                        if head.boot_id == self.surroundings.boot_id
+                            || head.synced_seq >= head.link.seq =>
+                    {
                         self.follow(tail, head.boot_id)
                     }
                     tail => self.recover(&head, tail),

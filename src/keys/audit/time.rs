@@ -2,7 +2,6 @@
 //! a second, `2026-11-22T07:05:12.000123Z`. What is parsed may also be coarser, or a time ago.
 
 use std::fmt;
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time in UTC, from 1970 to 9999.
@@ -55,12 +54,17 @@ impl UtcTime {
     /// Appends its text of RFC 3339.
     pub fn write_to(self, out: &mut Vec<u8>) {
         let [year, month, day, hour, minute, second] = self.fields();
-        write!(
-            out,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z",
-            self.micros % SECOND_MICROS
-        )
-        .expect("a vector takes all");
+        let fraction = self.micros % SECOND_MICROS;
+        push_digits(out, year, 4);
+        for (separator, number) in
+            [(b'-', month), (b'-', day), (b'T', hour), (b':', minute), (b':', second)]
+        {
+            out.push(separator);
+            push_digits(out, number, 2);
+        }
+        out.push(b'.');
+        push_digits(out, fraction, 6);
+        out.push(b'Z');
     }
 
     /// Year, month, day, hour, minute, second.
@@ -91,6 +95,14 @@ impl fmt::Display for UtcTime {
         let mut text = Vec::with_capacity(Self::TEXT_LEN);
         self.write_to(&mut text);
         f.write_str(std::str::from_utf8(&text).expect("digits and punctuation"))
+    }
+}
+
+/// Appends the last `digits` digits of a number.
+fn push_digits(out: &mut Vec<u8>, number: u64, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = u8::try_from(number / 10_u64.pow(place) % 10).expect("one digit");
+        out.push(b'0' + digit);
     }
 }
 

@@ -172,6 +172,10 @@ impl Verifier<'_> {
             None => Head::decode_unverified(bytes),
         });
         match (&self.head, &self.picture.head) {
+            // A process died while it began the log; nothing was acknowledged yet.
+            (None, None) if self.keys.is_some() && !self.begun => {
+                self.out.notes.push("the log is still to be begun".to_owned());
+            }
             (None, None) => self.anchor("the head is missing"),
             (None, Some(_)) => self.anchor("the head was altered"),
             (Some(_), _) => {}

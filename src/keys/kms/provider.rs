@@ -134,12 +134,12 @@ impl KmsProvider {
     }
 
     fn record(&self, usage: &Usage<'_>, error: Option<EventError>) -> Result<(), KeyError> {
-        let path = (usage.access.path)();
+        let path = Path::new("/").join((usage.access.path)());
         let target = Target {
             operation: usage.access.operation,
             volume: usage.binding.volume,
             file: usage.binding.file,
-            path: Path::new(&path),
+            path: &path,
         };
         let bucket_key = usage.bucket_key.as_ref();
         self.kms.audit().record(&Event {

@@ -66,6 +66,13 @@ impl CmkRecord {
         record
     }
 
+    /// The ids of all keys, in order. Files that are called otherwise than the records here are
+    /// somebody's copies.
+    pub(super) fn ids(keystore: &Keystore) -> Result<Vec<KeyId>, KeyError> {
+        let ids = keystore.ids::<Self>()?.into_iter().map(KeyId);
+        Ok(ids.filter(|id| canonical_id(&id.0).as_ref() == Some(id)).collect())
+    }
+
     /// Reads the record of a key, with the stamp of its file; `None` if there is none.
     pub(super) fn read(
         keystore: &Keystore,

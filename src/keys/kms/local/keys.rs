@@ -175,8 +175,8 @@ impl LocalKms {
     /// All keys that are not past the date of their deletion.
     pub(super) fn all_cmks(&self) -> Result<Vec<Arc<Cmk>>, KmsError> {
         let mut cmks = Vec::new();
-        for id in self.keystore.ids::<CmkRecord>()? {
-            match self.cmk(&KeyId(id)) {
+        for key_id in CmkRecord::ids(&self.keystore)? {
+            match self.cmk(&key_id) {
                 Ok(cmk) => cmks.push(cmk),
                 Err(KmsError::Refused { code: ErrorCode::NotFound, .. }) => {}
                 Err(error) => log::warn!("a key is left out of the list: {error}"),

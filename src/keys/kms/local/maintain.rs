@@ -17,8 +17,7 @@ impl LocalKms {
     /// from it; the first error is returned.
     pub fn maintain(&self, now: u64) -> Result<(), KmsError> {
         let mut first_error = None;
-        for id in self.keystore.ids::<CmkRecord>()? {
-            let key_id = KeyId(id);
+        for key_id in CmkRecord::ids(&self.keystore)? {
             if let Err(error) = self.maintain_key(&key_id, now) {
                 log::warn!("maintenance of key {key_id}: {error}");
                 first_error.get_or_insert(error);

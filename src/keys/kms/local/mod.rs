@@ -11,6 +11,7 @@ mod call;
 mod cryptography;
 mod grants;
 mod keys;
+mod last_use;
 mod lifecycle;
 mod maintain;
 mod material;

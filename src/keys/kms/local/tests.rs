@@ -172,6 +172,24 @@ fn unknown_keys_are_named_with_what_to_do() {
 }
 
 #[test]
+fn copies_of_records_are_left_alone() {
+    let scratch = Scratch::new();
+    let key = scratch.key();
+    let record = |name: &str| scratch.kms.keystore().path().join(name);
+    let original = record(&format!("cmk-{key}.record"));
+    for copy in ["cmk-a b.record", "cmk-.record", "cmk-copy.record"] {
+        fs::copy(&original, record(copy)).unwrap();
+    }
+    fs::copy(&original, record(&format!("cmk-{}.record", key.to_uppercase()))).unwrap();
+    scratch.kms.maintain(START).unwrap();
+    assert_eq!(scratch.kms.list_keys(&scratch.own).unwrap().len(), 1);
+    let other = KeyId::random();
+    fs::copy(&original, record(&format!("cmk-{other}.record"))).unwrap();
+    assert!(matches!(scratch.kms.maintain(START), Err(KmsError::Key(_))), "it is said");
+    assert_eq!(scratch.kms.list_keys(&scratch.own).unwrap().len(), 1);
+}
+
+#[test]
 fn what_changes_a_key_takes_no_alias() {
     let scratch = Scratch::new();
     let made = scratch.kms.create_key(&scratch.own, alias_request("alias/a")).unwrap();
@@ -491,6 +509,8 @@ fn another_process_is_noticed_at_the_next_look() {
     for settle in [Duration::ZERO, Duration::from_millis(120)] {
         for _ in 0..5 {
             thread::sleep(settle);
+            kms.cmk(&key_id).unwrap();
+            another.cmk(&key_id).unwrap();
             kms.disable_key(own, &key).unwrap();
             let cmk = another.cmk(&key_id).unwrap();
             let refused = another.authorise(&cmk, own, Action::Decrypt, &nothing());
