@@ -432,7 +432,7 @@ pub(super) fn name_directory(error: VolumeError, backing: &Path) -> Failure {
     Failure::new(failure.exit, format!("{}: {}", backing.display(), failure.message))
 }
 
-pub(super) fn foreign(backing: &Path) -> Failure {
+fn foreign(backing: &Path) -> Failure {
     Failure::new(
         Exit::Backing,
         format!(

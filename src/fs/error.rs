@@ -144,7 +144,7 @@ fn of_volume(error: &VolumeError) -> i32 {
         VolumeError::TooLarge => Errno::FBIG.raw_os_error(),
         VolumeError::ReadOnly => Errno::ROFS.raw_os_error(),
         VolumeError::NotItsEnvelope { .. } => Errno::BADMSG.raw_os_error(),
-        VolumeError::KeyNotHeld { .. } => Errno::NOKEY.raw_os_error(),
+        VolumeError::KeyNotHeld { .. } => Errno::KEYREJECTED.raw_os_error(),
         VolumeError::Header(_)
         | VolumeError::OtherVolume { .. }
         | VolumeError::Integrity { .. }

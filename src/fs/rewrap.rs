@@ -34,12 +34,16 @@ impl FileSystem {
             return refused(node, Errno::NODATA);
         }
         let wrap = |source| self.volume_error(node, source);
-        let found = match self.open.find(object) {
-            Some(open) => {
-                let envelope = open.file().envelope();
+        let used = self.open.claim(node, object);
+        let inode = Arc::clone(used.inode());
+        // A file that somebody opens is not read at the side while they change it.
+        let _alone = inode.open_alone();
+        let found = match inode.is_ready() {
+            true => {
+                let envelope = inode.file().envelope();
                 envelope.map(|(binding, envelope)| message(binding.file, &envelope)).transpose()
             }
-            None => {
+            false => {
                 let disk = self.open_to_describe(node, object)?;
                 let file = ClosedFile::read(self.volume.id(), &disk).map_err(wrap)?;
                 file.map(|file| message(file.file_id(), file.envelope()?)).transpose()

@@ -204,7 +204,7 @@ impl EncryptedFile {
         let volume = Arc::clone(&self.reading().volume);
         // A key server may be asked: not under the file's lock.
         let (binding, current) =
-            self.envelope().ok_or(FormatError::Malformed { what: "envelope (none)" })?;
+            self.envelope().ok_or(VolumeError::NotItsEnvelope { file: FileId::VOLUME })?;
         let dek = volume.keyring().dek(&current, binding, access)?;
         request.prove(&volume, binding, &current, &dek, access)?;
         let mut content = self.writing();

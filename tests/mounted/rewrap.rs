@@ -25,6 +25,7 @@ mod kms;
 mod requests;
 
 const KEY: i32 = 5;
+const KEYSTORE: i32 = 6;
 const IN_USE: i32 = 8;
 const INCOMPLETE: i32 = 12;
 
@@ -362,7 +363,7 @@ fn a_wrong_key_and_a_directory_that_is_no_volume_change_nothing() {
         (&["--from-key-file", &two, "--to", "managed"], KEY),
         (&["--to", "managed"], KEY),
         (&["--to", "supplied"], 2),
-        (&["--from-key-file", &one, "--to", "kms:alias/none"], 2),
+        (&["--from-key-file", &one, "--to", "kms:alias/none"], KEYSTORE),
         (&[], KEY),
     ];
     for (arguments, code) in cases {

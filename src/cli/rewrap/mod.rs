@@ -36,7 +36,8 @@ use tally::Tally;
 use work::{Pass, Passed, Task};
 
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::unlock::{foreign, name_directory};
+use crate::cli::inspect::is_in_mount;
+use crate::cli::unlock::name_directory;
 use crate::format::Descriptor;
 use crate::keys::Keystore;
 use crate::store::tree::DiskTree;
@@ -81,8 +82,15 @@ impl<'a> Rewrap<'a> {
         let backing = std::fs::canonicalize(&args.backing).map_err(refused)?;
         let tree = Arc::new(DiskTree::open(&backing).map_err(refused)?);
         let named = |error| name_directory(error, &backing);
+        let device = tree.root().located().stat().map_err(refused)?.dev;
+        if is_in_mount(device) {
+            return Err(Failure::new(
+                Exit::Backing,
+                format!("{}: is in a mount; give the backing directory", backing.display()),
+            ));
+        }
         if VolumeDirectory::examine(&tree).map_err(named)? != DirectoryKind::Volume {
-            return Err(foreign(&backing));
+            return Err(not_a_volume(&backing));
         }
         let lock = RewrapLock::take(Arc::clone(&tree)).map_err(named)?;
         let place = Keystore::locate(keystore.as_deref());
@@ -184,7 +192,7 @@ impl<'a> Rewrap<'a> {
 
     fn descriptor(&self) -> Outcome<Descriptor> {
         let found = self.lock.descriptor().map_err(|error| self.named(error))?;
-        found.ok_or_else(|| foreign(&self.backing))
+        found.ok_or_else(|| not_a_volume(&self.backing))
     }
 
     fn keys(&self, descriptor: &Descriptor) -> Outcome<Keys> {
@@ -214,6 +222,11 @@ impl<'a> Rewrap<'a> {
     fn named(&self, error: VolumeError) -> Failure {
         name_directory(error, Path::new(&self.backing))
     }
+}
+
+fn not_a_volume(backing: &Path) -> Failure {
+    let problem = "is not a volume: there is no .ssefs/volume.json in it";
+    Failure::new(Exit::Backing, format!("{}: {problem}", backing.display()))
 }
 
 /// Set by the first signal that asks to end; a second one ends at once.

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -90,7 +91,8 @@ impl<'a> Online<'a> {
         if stat.nlink > 1 && !self.is_new(stat.identity()) {
             return Ok(Fate::Skipped);
         }
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            std::thread::sleep(PAUSE * attempt);
             match self.attempt(&located, &found.path, key) {
                 // Rewrapped, emptied or replaced at this moment: it is looked at again.
                 Err(VolumeError::Backing(error)) if Reason::of_io(&error) == Reason::Busy => {}
@@ -148,7 +150,7 @@ impl<'a> Online<'a> {
         let VolumeError::Backing(error) = error else { return None };
         let at = self.mounted.mount_point.display();
         let (exit, problem) = match Errno::from_raw_os_error(error.raw_os_error()?) {
-            Errno::NOKEY => (
+            Errno::KEYREJECTED => (
                 Exit::Key,
                 "the mount does not hold the key that files are to be moved to, and could not \
                  open them again: unmount first, mount with that key too, or give \
@@ -185,6 +187,8 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: u32 = 8;
+/// Grows with each attempt.
+const PAUSE: Duration = Duration::from_millis(2);
 const ENVELOPE: &str = "system.ssefs.envelope";
 const BACKING: &str = "user.ssefs.backing";

@@ -182,7 +182,7 @@ impl Reason {
     /// Of an error of a system call.
     pub fn of_io(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Self::Denied,
+            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOKEY) => Self::Denied,
             Some(Errno::TXTBSY | Errno::BADMSG | Errno::STALE) => Self::Busy,
             _ => Self::Failed,
         }

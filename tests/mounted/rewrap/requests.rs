@@ -62,6 +62,8 @@ fn forged_requests_are_refused_and_change_nothing() {
     assert_eq!(fs::metadata(bench.backing().join("empty")).unwrap().len(), 0);
     assert!(before == (backing("one"), backing("two")), "a refused request changed a file");
     assert_eq!(fs::read(&one).unwrap(), b"content of one");
+    let message = bench.refused(bench.ssefs(&["rewrap"]).arg(bench.mnt()), 3);
+    assert!(message.contains("give the backing directory"), "{message}");
     bench.unmount();
 }
 
