@@ -12,8 +12,11 @@ use crate::workloads::Workload;
 /// times of their rounds.
 #[derive(Default)]
 pub struct Report {
-    measured: BTreeMap<(PathBuf, Workload), Vec<(&'static str, Vec<Duration>)>>,
+    measured: BTreeMap<(PathBuf, Workload), Vec<Rounds>>,
 }
+
+/// A system and the times of its rounds.
+type Rounds = (&'static str, Vec<Duration>);
 
 struct Line {
     system: &'static str,

@@ -57,16 +57,13 @@ impl Kms {
     }
 
     fn grant(&self, uid: u32, operations: &[Action]) {
+        let (own, actions) = (self.own.caller().uid, operations.iter().map(|action| action.name()));
+        let actions: Vec<String> = actions.map(|name| format!("\"kms:{name}\"")).collect();
         let text = format!(
             r#"{{"Version":"2012-10-17","Statement":[
-                {{"Effect":"Allow","Principal":{{"User":"{}"}},"Action":"kms:*","Resource":"*"}},
-                {{"Effect":"Allow","Principal":{{"User":"{uid}"}},"Action":[{}],"Resource":"*"}}]}}"#,
-            self.own.caller().uid,
-            operations
-                .iter()
-                .map(|it| format!("\"kms:{}\"", it.name()))
-                .collect::<Vec<_>>()
-                .join(",")
+                {{"Effect":"Allow","Principal":{{"User":"{own}"}},"Action":"kms:*"}},
+                {{"Effect":"Allow","Principal":{{"User":"{uid}"}},"Action":[{}]}}]}}"#,
+            actions.join(",")
         );
         let policy = Policy::parse(&text).unwrap();
         self.kms.put_key_policy(&self.own, &self.key, policy, false).unwrap();
