@@ -2,13 +2,15 @@
 //! interleaved rounds, so that what else the machine does falls on all alike. Prints medians
 //! and their ratios to native and to mode managed, as a table or as JSON.
 //!
-//! Usage: scripts/bench [--rounds N] [--backing DIR]... [--only WORKLOAD] [--json FILE]
+//! Usage: scripts/bench [--rounds N] [--backing DIR]... [--only WORKLOAD]
+//!                      [--systems NAME,...] [--json FILE]
 
 mod report;
 mod systems;
 mod workloads;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use report::Report;
 use systems::System;
@@ -19,6 +21,7 @@ struct Arguments {
     rounds: usize,
     backings: Vec<PathBuf>,
     only: Option<String>,
+    systems: Option<String>,
     json: Option<PathBuf>,
 }
 
@@ -28,7 +31,7 @@ fn main() {
     for backing in &arguments.backings {
         let scratch = tempfile::Builder::new().prefix("ssefs-bench-").tempdir_in(backing);
         let scratch = scratch.unwrap_or_else(|error| panic!("{}: {error}", backing.display()));
-        let systems = System::start_all(scratch.path());
+        let systems = System::start_all(scratch.path(), arguments.systems.as_deref());
         for workload in Workload::ALL {
             if arguments.only.as_ref().is_some_and(|only| only != workload.name()) {
                 continue;
@@ -38,9 +41,15 @@ fn main() {
                 workload.prepare(system.directory());
             }
             for _ in 0..arguments.rounds {
-                for system in &systems {
-                    let per_operation = workload.run(system.directory());
-                    report.add(backing, workload, system.name(), per_operation);
+                // In small pieces: a machine that others use too changes from second to second.
+                let mut times = vec![Duration::ZERO; systems.len()];
+                for piece in 0..workloads::PIECES {
+                    for (system, time) in systems.iter().zip(&mut times) {
+                        *time += workload.run(system.directory(), piece);
+                    }
+                }
+                for (system, time) in systems.iter().zip(times) {
+                    report.add(backing, workload, system.name(), time / workloads::OPERATIONS);
                 }
             }
         }
@@ -53,7 +62,8 @@ fn main() {
 
 impl Arguments {
     fn parse() -> Self {
-        let mut parsed = Self { rounds: 15, backings: Vec::new(), only: None, json: None };
+        let mut parsed =
+            Self { rounds: 15, backings: Vec::new(), only: None, systems: None, json: None };
         let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().unwrap_or_else(|| usage());
@@ -61,6 +71,7 @@ impl Arguments {
                 "--rounds" => parsed.rounds = value().parse().unwrap_or_else(|_| usage()),
                 "--backing" => parsed.backings.push(value().into()),
                 "--only" => parsed.only = Some(value()),
+                "--systems" => parsed.systems = Some(value()),
                 "--json" => parsed.json = Some(value().into()),
                 _ => usage(),
             }
@@ -75,7 +86,10 @@ impl Arguments {
 fn usage() -> ! {
     let names: Vec<_> = Workload::ALL.iter().map(|workload| workload.name()).collect();
     eprintln!(
-        "usage: scripts/bench [--rounds N] [--backing DIR]... [--only WORKLOAD] [--json FILE]\n\
+        "usage: scripts/bench [--rounds N] [--backing DIR]... [--only WORKLOAD] \
+                 [--systems NAME,...] [--json FILE]\n\
+         systems: native, managed, kms, kms-sync-always, kms-uses, kms-bucket-key, supplied, \
+                 gocryptfs\n\
          workloads: {}",
         names.join(", ")
     );

@@ -16,17 +16,20 @@ pub struct System {
 const SSEFS: [(&str, &[&str]); 6] = [
     ("managed", &[]),
     ("kms", KMS),
-    ("kms, audit_sync=always", &["--mode", "kms", "--key-id", ALIAS, "--audit-sync", "always"]),
-    ("kms, audit_level=uses", &["--mode", "kms", "--key-id", ALIAS, "--audit-level", "uses"]),
-    ("kms, bucket_key", &["--mode", "kms", "--key-id", ALIAS, "--bucket-key"]),
+    ("kms-sync-always", &["--mode", "kms", "--key-id", ALIAS, "--audit-sync", "always"]),
+    ("kms-uses", &["--mode", "kms", "--key-id", ALIAS, "--audit-level", "uses"]),
+    ("kms-bucket-key", &["--mode", "kms", "--key-id", ALIAS, "--bucket-key"]),
     ("supplied", &["--mode", "supplied", "--key-file", "-"]),
 ];
 const KMS: &[&str] = &["--mode", "kms", "--key-id", ALIAS, "--audit-sync", "interval"];
 const ALIAS: &str = "alias/bench";
 
 impl System {
-    /// Starts all, each in a directory of its own below `scratch`.
-    pub fn start_all(scratch: &Path) -> Vec<Self> {
+    /// Starts those whose names are in `wanted`, or all, each in a directory of its own below
+    /// `scratch`.
+    pub fn start_all(scratch: &Path, wanted: Option<&str>) -> Vec<Self> {
+        let is_wanted =
+            |name: &str| wanted.is_none_or(|wanted| wanted.split(',').any(|one| one == name));
         let keystore = scratch.join("keystore");
         let ssefs = || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_ssefs"));
@@ -34,13 +37,19 @@ impl System {
             command
         };
         run(ssefs().args(["key", "create", "--alias", ALIAS]).stderr(Stdio::null()), b"");
-        let mut systems = vec![Self::new("native", scratch, false)];
-        for (name, arguments) in SSEFS {
+        let mut systems = Vec::new();
+        if is_wanted("native") {
+            systems.push(Self::new("native", scratch, false));
+        }
+        for (name, arguments) in SSEFS.into_iter().filter(|(name, _)| is_wanted(name)) {
             let system = Self::new(name, scratch, true);
             let mut command = ssefs();
             command.arg("mount").args(arguments).arg(system.backing()).arg(&system.directory);
             run(&mut command, &[7; 32]);
             systems.push(system);
+        }
+        if !is_wanted("gocryptfs") {
+            return systems;
         }
         if Command::new("gocryptfs").arg("-version").output().is_ok() {
             let system = Self::new("gocryptfs", scratch, true);

@@ -44,21 +44,23 @@ impl Workload {
             return;
         }
         fs::create_dir(&files).expect("the mount can be written");
-        for path in paths(&files) {
-            fs::write(path, content).expect("the mount can be written");
+        for piece in 0..PIECES {
+            for path in paths(&files, piece) {
+                fs::write(path, content).expect("the mount can be written");
+            }
+            self.run(directory, piece);
         }
-        self.run(directory);
     }
 
-    /// Runs it once; the time of one operation.
-    pub fn run(self, directory: &Path) -> Duration {
+    /// Runs one of its [`PIECES`]; the time that it took.
+    pub fn run(self, directory: &Path, piece: u32) -> Duration {
         match self {
-            Self::Open => each(&directory.join(FILES), |path| {
+            Self::Open => each(&directory.join(FILES), piece, |path| {
                 File::open(path).expect("the file is there");
             }),
             Self::OpenRead => {
                 let mut buf = [0; CONTENT_LEN];
-                each(&directory.join(FILES), |path| {
+                each(&directory.join(FILES), piece, |path| {
                     let mut file = File::open(path).expect("the file is there");
                     file.read_exact(&mut buf).expect("the file can be read");
                 })
@@ -67,7 +69,7 @@ impl Workload {
                 let made = directory.join("made");
                 fs::create_dir(&made).expect("the mount can be written");
                 let content = [7; CONTENT_LEN];
-                let time = each(&made, |path| {
+                let time = each(&made, piece, |path| {
                     let mut file = File::create_new(path).expect("the mount can be written");
                     file.write_all(&content).expect("the mount can be written");
                 });
@@ -78,20 +80,24 @@ impl Workload {
     }
 }
 
-/// The time that `work` takes on one file, on the average over all.
-fn each(files: &Path, mut work: impl FnMut(&Path)) -> Duration {
-    let paths = paths(files);
+fn each(files: &Path, piece: u32, mut work: impl FnMut(&Path)) -> Duration {
+    let paths = paths(files, piece);
     let begin = Instant::now();
     for path in &paths {
         work(path);
     }
-    begin.elapsed() / u32::try_from(paths.len()).expect("they are few")
+    begin.elapsed()
 }
 
-fn paths(directory: &Path) -> Vec<PathBuf> {
-    (0..COUNT).map(|index| directory.join(index.to_string())).collect()
+fn paths(directory: &Path, piece: u32) -> Vec<PathBuf> {
+    let first = piece * FILES_PER_PIECE;
+    (first..first + FILES_PER_PIECE).map(|index| directory.join(index.to_string())).collect()
 }
 
+/// The pieces of a round.
+pub const PIECES: u32 = 20;
+/// The operations of a round.
+pub const OPERATIONS: u32 = PIECES * FILES_PER_PIECE;
+const FILES_PER_PIECE: u32 = 100;
 const FILES: &str = "files";
-const COUNT: usize = 4000;
 const CONTENT_LEN: usize = 1000;

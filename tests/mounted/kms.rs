@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::user::{ALICE, BOB, User};
 use crate::harness::{
-    Bench, assert_errno, assert_same, needs_program, needs_root, pattern, succeed, wait_for,
+    Bench, Random, assert_errno, assert_same, needs_program, needs_root, pattern, succeed, wait_for,
 };
 
 const FINANCE: &str = "alias/finance";
@@ -399,4 +399,48 @@ fn a_mount_in_kms_mode_says_what_it_lacks() {
     fs::write(bench.file("g"), b"managed").unwrap();
     assert_eq!(attribute(&bench.file("g"), "user.ssefs.mode"), "managed");
     bench.unmount();
+}
+
+#[test]
+fn kills_of_rotate_and_rewrap_lose_nothing() {
+    let Some(company) = Company::open(&[]) else { return };
+    let content = |index: u64| pattern(index, 3000);
+    for index in 0..60 {
+        make(&company.bench.file(index.to_string()), &content(index)).unwrap();
+    }
+    let mut random = Random::new(21);
+    let backing = company.bench.backing();
+    let rewrap = ["rewrap", "--json", "--quiet", backing.to_str().unwrap()];
+    let rotate = ["key", "rotate", &company.key];
+    let mut killed = 0;
+    for round in 0..16 {
+        for arguments in [&rotate[..], &rewrap[..]] {
+            let mut command = keystore(&company.bench, arguments);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(random.below(90)));
+            child.kill().unwrap();
+            killed += u32::from(!child.wait().unwrap().success());
+        }
+        // Not mounted, every fourth time.
+        if round % 4 == 3 {
+            company.bench.unmount();
+            succeed(&mut keystore(&company.bench, &rewrap));
+            company.mount(&[]);
+        }
+        for index in 0..60 {
+            let file = company.bench.file(index.to_string());
+            let what = format!("round {round}, file {index}");
+            assert_same(&fs::read(file).unwrap(), &content(index), &what);
+        }
+        company.verify();
+    }
+    assert!(killed > 8, "only {killed} kills struck");
+    succeed(&mut keystore(&company.bench, &rotate));
+    succeed(&mut keystore(&company.bench, &rewrap));
+    let versions: Vec<String> = (0..60)
+        .map(|index| attribute(&company.bench.file(index.to_string()), "user.ssefs.key_version"))
+        .collect();
+    assert!(versions.iter().all(|version| *version == versions[0]), "{versions:?}");
+    company.bench.unmount();
+    company.verify();
 }

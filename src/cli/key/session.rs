@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::args::{AuditChoice, KeyCommandArgs};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
+use crate::cli::unlock::now;
 use crate::format::KeyId;
 use crate::fs::rfc_3339;
 use crate::keys::audit::{AuditLog, AuditOptions};
@@ -34,6 +35,10 @@ impl Session {
         let options = AuditOptions { best_effort, ..AuditOptions::default() };
         let audit = AuditLog::open(Arc::clone(&keystore), options)?;
         let kms = LocalKms::new(keystore, Arc::new(audit));
+        // A keystore that no mount uses has nobody else to rotate its keys in time.
+        if let Err(error) = kms.maintain(now()) {
+            log::warn!("keys that are due were left as they are: {error}");
+        }
         Ok(Self { kms, who: Identity::own(), json: args.json })
     }
 

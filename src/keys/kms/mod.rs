@@ -11,6 +11,8 @@ mod grant;
 mod local;
 pub mod policy;
 mod provider;
+#[cfg(test)]
+mod provider_tests;
 mod record;
 #[cfg(test)]
 mod rules_tests;
