@@ -29,7 +29,7 @@ pub struct Identity {
 
 /// Identities of processes that ask again and again. What is remembered of a process is looked
 /// up anew after a second, and when it runs another program; the ids are always those of the
-/// request.
+/// request. Whether it does is not asked within [`NO_EXECVE_WITHIN`] of its last request.
 pub struct Identities {
     seen: Mutex<LruCache<Caller, Seen>>,
     /// The lookup of a name may ask a directory server.
@@ -43,6 +43,8 @@ struct Named {
 
 struct Seen {
     at: Instant,
+    /// When it last asked.
+    asked: Instant,
     identity: Arc<Identity>,
     /// Its directory under `/proc`: answers no more once the process is gone, whoever has its
     /// number then.
@@ -117,14 +119,18 @@ impl Identities {
 
     /// That of the process or thread `caller`.
     pub fn of(&self, caller: Caller) -> Arc<Identity> {
+        let now = Instant::now();
         let seen = {
             let mut all = lock(&self.seen);
-            let fresh = all.get(&caller).filter(|seen| seen.at.elapsed() < SEEN_FOR);
-            fresh.map(|seen| (Arc::clone(&seen.identity), seen.process.clone()))
+            let fresh = all.get_mut(&caller).filter(|seen| now - seen.at < SEEN_FOR);
+            fresh.map(|seen| {
+                let since = now - std::mem::replace(&mut seen.asked, now);
+                (Arc::clone(&seen.identity), seen.process.clone(), since)
+            })
         };
-        if let Some((identity, Some(process))) = seen
+        if let Some((identity, Some(process), since)) = seen
             && identity.executable.is_some()
-            && identity.executable == program(&process)
+            && (since < NO_EXECVE_WITHIN || identity.executable == program(&process))
         {
             return identity;
         }
@@ -133,7 +139,7 @@ impl Identities {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let process = openat(CWD, path, flags, Mode::empty()).ok().map(Arc::new);
         let identity = Arc::new(Identity::named(caller, self.name(caller.uid)));
-        let seen = Seen { at: Instant::now(), identity: Arc::clone(&identity), process };
+        let seen = Seen { at: now, asked: now, identity: Arc::clone(&identity), process };
         lock(&self.seen).put(caller, seen);
         identity
     }
@@ -190,6 +196,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A process cannot ask, replace its program by `execve(2)` and ask again in less: loading even
+/// a small static program takes twice as long before its first instruction.
+const NO_EXECVE_WITHIN: Duration = Duration::from_micros(150);
 const SEEN_FOR: Duration = Duration::from_secs(1);
 const NAMED_FOR: Duration = Duration::from_secs(60);
 const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(256).expect("is not zero");
