@@ -221,3 +221,19 @@ fn old_versions_open_and_new_files_take_the_newest() {
         assert_eq!((it.fx.content(old), it.fx.content(new)), (b"old".to_vec(), b"new".to_vec()));
     }
 }
+
+#[test]
+fn an_alias_that_moves_decides_for_new_files_only() {
+    let it = Kms::new();
+    let old = it.fx.create(NodeId::ROOT, "old", b"old");
+    let next = it.kms.create_key(&it.own, CreateKey::default()).unwrap().key_id.0;
+    it.kms.update_alias(&it.own, "alias/finance", &next).unwrap();
+    let new = it.fx.create(NodeId::ROOT, "new", b"new");
+    assert_eq!((it.text(old, KEY_ID), it.text(new, KEY_ID)), (it.key.clone(), next));
+    assert_eq!((it.fx.content(old), it.fx.content(new)), (b"old".to_vec(), b"new".to_vec()));
+    it.kms.delete_alias(&it.own, "alias/finance").unwrap();
+    let flags = libc::O_WRONLY | libc::O_CREAT;
+    let made = it.fx.fs.create(ROOT_CALLER, NodeId::ROOT, os("none"), 0o644, 0, flags);
+    assert!(made.unwrap_err().is(Errno::ACCESS));
+    assert_eq!(it.fx.content(old), b"old");
+}

@@ -174,7 +174,7 @@ impl Gathering<'_> {
 
     fn kms_to_wrap(&self, name: &str) -> Outcome<(Box<dyn KeyProvider>, KeyId)> {
         let provider = self.kms(Some(name))?;
-        let key_id = provider.default_key().expect("it was given one").clone();
+        let key_id = provider.default_key()?;
         // Before the first file needs the key, so that its deletion is refused.
         let volume = self.descriptor.volume_id;
         self.keystore.open()?.remember_volume(volume, self.backing, now())?;

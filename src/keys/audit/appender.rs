@@ -40,9 +40,6 @@ pub(super) struct Appender {
     unsigned_since: Option<Instant>,
     /// Checkpoints that the system's log is still to be told.
     anchors: Vec<Link>,
-    /// The head may be this old, and is then behind the log by whole records.
-    head_may_lag: Duration,
-    head_written: Option<Instant>,
 }
 
 /// The end of the log.
@@ -83,14 +80,7 @@ impl Appender {
             synced_seq: 0,
             unsigned_since: None,
             anchors: Vec::new(),
-            head_may_lag: Duration::ZERO,
-            head_written: None,
         }
-    }
-
-    /// Writes the head no more often than this within a burst of records.
-    pub(super) fn letting_the_head_lag(self, by: Duration) -> Self {
-        Self { head_may_lag: by, ..self }
     }
 
     /// Takes the lock and reads what others have appended meanwhile. With `thorough` it is also
@@ -247,11 +237,8 @@ impl Appender {
             ..tail
         };
         let place = self.place();
-        let lags = !signed && self.head_written.is_some_and(|at| at.elapsed() < self.head_may_lag);
-        let written = write_at(&tail.file, &line, tail.size).and_then(|()| match lags {
-            true => Ok(()),
-            false => place.write_head(&self.head_at(&next).encode(&self.keys.mac)),
-        });
+        let head = self.head_at(&next).encode(&self.keys.mac);
+        let written = write_at(&tail.file, &line, tail.size).and_then(|()| place.write_head(&head));
         if let Err(error) = written {
             let error = failed(place, &tail, error);
             let old = self.head_at(&tail).encode(&self.keys.mac);
@@ -259,9 +246,6 @@ impl Appender {
                 self.tail = Some(tail);
             }
             return Err(error);
-        }
-        if !lags {
-            self.head_written = Some(Instant::now());
         }
         self.tail = Some(next);
         self.appended += 1;

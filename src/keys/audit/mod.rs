@@ -118,11 +118,7 @@ impl AuditLog {
     ) -> Result<Self, KeyError> {
         let appender = |keys| {
             let keystore = Arc::clone(&keystore);
-            let appender = Appender::new(keystore, keys, surroundings, options.segment_size);
-            match options.sync {
-                AuditSync::Always => appender,
-                AuditSync::Interval(_) => appender.letting_the_head_lag(HEAD_LAG),
-            }
+            Appender::new(keystore, keys, surroundings, options.segment_size)
         };
         let appender = match LogKeys::read(&keystore)? {
             Some(keys) if keys.begun => {
@@ -367,7 +363,4 @@ fn begin(
     Ok(appender)
 }
 
-/// Under [`AuditSync::Interval`], how often the head follows in a burst of records; `flush` brings
-/// it up to the last one.
-const HEAD_LAG: Duration = Duration::from_millis(20);
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);

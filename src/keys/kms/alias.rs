@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::error::{ErrorCode, KmsError};
 use crate::format::KeyId;
 use crate::keys::error::KeyError;
-use crate::keys::keystore::{Keystore, KeystoreLock, StagedRecord};
+use crate::keys::keystore::{Keystore, KeystoreLock, RecordFile, StagedRecord};
 use crate::keys::keystore_record::Record;
+use crate::keys::private_dir::Stamp;
 
 /// The name of an alias, with `alias/` before it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,7 +100,18 @@ impl Record for Aliases {
 impl Aliases {
     /// Those of `keystore`.
     pub(super) fn read(keystore: &Keystore) -> Result<Self, KeyError> {
-        Ok(keystore.read(ID)?.unwrap_or_default())
+        Ok(Self::read_stamped(keystore)?.0)
+    }
+
+    /// Those of `keystore` and the stamp of their record's file, if there is one.
+    pub(super) fn read_stamped(keystore: &Keystore) -> Result<(Self, Option<Stamp>), KeyError> {
+        let read = keystore.read_stamped(ID)?;
+        Ok(read.map_or_else(Default::default, |(aliases, stamp)| (aliases, Some(stamp))))
+    }
+
+    /// The file of their record.
+    pub(super) fn file() -> RecordFile {
+        Keystore::file_of::<Self>(ID)
     }
 
     /// Writes them durably beside the old ones.

@@ -3,6 +3,7 @@
 
 mod action;
 mod alias;
+mod alias_cache;
 mod bucket_key;
 mod ciphertext;
 mod cmk;

@@ -22,8 +22,9 @@ use crate::keys::wrap::{Wrapper, unwrap};
 /// The provider of kms mode for one volume.
 pub struct KmsProvider {
     kms: Arc<LocalKms>,
-    /// Wraps the DEKs of new files whose directory names no other; `None` where only existing
-    /// files are opened.
+    /// Id or alias of the CMK that wraps the DEKs of new files whose directory names no other;
+    /// `None` where only existing files are opened. An alias may move, and counts as it is when
+    /// a file is made.
     default_key: Option<KeyId>,
     options: KmsOptions,
     identities: Identities,
@@ -61,13 +62,11 @@ impl KmsProvider {
         volume: VolumeId,
         options: KmsOptions,
     ) -> Result<Self, KeyError> {
-        let resolve = |name: &str| {
-            let key_id = kms.resolve(name)?;
-            kms.cmk(&key_id).map(|_| key_id)
-        };
-        let default_key = default_key
-            .map(|name| resolve(name).map_err(|error| key_error(error, KeyId(name.to_owned()))))
-            .transpose()?;
+        let default_key = default_key.map(|name| KeyId(name.to_owned()));
+        if let Some(named) = &default_key {
+            let found = kms.resolve(&named.0).and_then(|key_id| kms.cmk(&key_id));
+            found.map_err(|error| key_error(error, named.clone()))?;
+        }
         // Files made with bucket keys are opened also where new ones are made without.
         let limits = options.bucket_keys.unwrap_or(BucketKeyLimits::DEFAULT);
         Ok(Self {
@@ -80,23 +79,23 @@ impl KmsProvider {
         })
     }
 
-    /// The CMK of new files whose directory names no other.
-    pub fn default_key(&self) -> Option<&KeyId> {
-        self.default_key.as_ref()
+    /// The CMK that new files have now whose directory names no other.
+    pub fn default_key(&self) -> Result<KeyId, KeyError> {
+        let Some(named) = &self.default_key else {
+            return Err(KeyError::Unusable(
+                "no CMK was given to this mount for new files: give one with --key-id".into(),
+            ));
+        };
+        self.resolved(named)
     }
 
     /// The CMK for a new file.
     fn key_for(&self, access: &Access<'_>) -> Result<KeyId, KeyError> {
-        match (access.key_id, &self.default_key) {
-            (Some(named), _) => {
-                let resolved = self.kms.resolve(&named.0);
-                resolved.map_err(|error| key_error(error, named.clone()))
-            }
-            (None, Some(key_id)) => Ok(key_id.clone()),
-            (None, None) => Err(KeyError::Unusable(
-                "no CMK was given to this mount for new files: give one with --key-id".into(),
-            )),
-        }
+        access.key_id.map_or_else(|| self.default_key(), |named| self.resolved(named))
+    }
+
+    fn resolved(&self, named: &KeyId) -> Result<KeyId, KeyError> {
+        self.kms.resolve(&named.0).map_err(|error| key_error(error, named.clone()))
     }
 
     /// The CMK, once `usage` is allowed. A refusal is recorded.
@@ -372,8 +371,7 @@ impl KeyProvider for KmsProvider {
     }
 
     fn resolve(&self, name: &str, access: &Access<'_>) -> Result<KeyId, KeyError> {
-        let named = KeyId(name.to_owned());
-        let key_id = self.kms.resolve(name).map_err(|error| key_error(error, named))?;
+        let key_id = self.resolved(&KeyId(name.to_owned()))?;
         let binding =
             Binding { volume: self.buckets.volume(), file: crate::format::FileId::VOLUME };
         let usage =

@@ -25,7 +25,8 @@ pub use keys::{CreateKey, KeyMetadata};
 pub use material::{KeyRotation, RotationStatus};
 
 use super::action::Action;
-use super::alias::{AliasName, Aliases};
+use super::alias::AliasName;
+use super::alias_cache::AliasCache;
 use super::cmk::{Cmk, CmkCache, not_found};
 use super::error::{ErrorCode, KmsError};
 use super::policy::{Decision, Request, decide};
@@ -48,6 +49,7 @@ pub struct LocalKms {
     keystore: Arc<Keystore>,
     audit: Arc<AuditLog>,
     cmks: CmkCache,
+    aliases: AliasCache,
     clock: Clock,
 }
 
@@ -63,7 +65,8 @@ impl LocalKms {
     /// The same with another clock.
     pub fn with_clock(keystore: Arc<Keystore>, audit: Arc<AuditLog>, clock: Clock) -> Self {
         let cmks = CmkCache::new(Arc::clone(&keystore));
-        Self { keystore, audit, cmks, clock }
+        let aliases = AliasCache::new(Arc::clone(&keystore));
+        Self { keystore, audit, cmks, aliases, clock }
     }
 
     /// The keystore.
@@ -80,7 +83,7 @@ impl LocalKms {
     pub fn resolve(&self, named: &str) -> Result<KeyId, KmsError> {
         if named.starts_with(AliasName::PREFIX) {
             let name = AliasName::parse(named)?;
-            return Aliases::read(&self.keystore)?.key_of(&name).cloned();
+            return self.aliases.aliases()?.key_of(&name).cloned();
         }
         canonical_id(named).ok_or_else(|| not_found(&self.keystore, named))
     }
