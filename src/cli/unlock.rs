@@ -249,9 +249,10 @@ impl Brought {
             Mode::Managed if !has_other => Err(Failure::new(
                 Exit::Key,
                 format!(
-                    "{}: this volume has been mounted with other keys only; mount it with the \
-                     '--mode' of before, or give its key too",
-                    plan.backing.display()
+                    "{}: this volume has been mounted with other keys only; mount it with \
+                     '--mode {}', or give that key too",
+                    plan.backing.display(),
+                    descriptor.key_slots.first().map_or(Mode::Supplied, |slot| slot.envelope.mode)
                 ),
             )),
             Mode::Managed if plan.read_only => Ok(None),

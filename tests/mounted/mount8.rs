@@ -195,7 +195,8 @@ fn a_refusal_reaches_mount_8() {
     let bench = &fstab.bench;
     for (options, code, expected) in [
         ("no_such_option", 1, "'no_such_option'"),
-        ("mode=kms", 1, "KMS"),
+        ("mode=aes", 1, "'kms'"),
+        ("mode=kms,key_id=alias/a", 32, "ssefs key create"),
         ("mode=supplied,key_file=/no/such/key", 32, "/no/such/key"),
     ] {
         let output = fstab.mount(&["-t", "fuse.ssefs"], options).output().unwrap();
