@@ -20,7 +20,7 @@ use crate::volume::{Description, describe};
 
 /// The command. Goes on after a file that cannot be shown, and ends with that failure.
 pub fn run(args: &InspectArgs) -> Outcome {
-    let mut result = Ok(());
+    let mut failures = output::Failures::default();
     for (index, path) in args.files.iter().enumerate() {
         match inspect(path) {
             Ok(report) if args.json => output::line(&report.to_string())?,
@@ -30,16 +30,10 @@ pub fn run(args: &InspectArgs) -> Outcome {
                 }
                 print(&report)?;
             }
-            Err(failure) => {
-                if result.is_err() {
-                    eprintln!("ssefs: {}", failure.message);
-                } else {
-                    result = Err(failure);
-                }
-            }
+            Err(failure) => failures.add(failure),
         }
     }
-    result
+    failures.outcome()
 }
 
 fn inspect(path: &Path) -> Outcome<Value> {

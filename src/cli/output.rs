@@ -14,3 +14,25 @@ pub fn line(text: &str) -> Outcome {
         Ok(()) => Ok(()),
     }
 }
+
+/// The failures of a command that goes on after one: the first is what it ends with, the others
+/// are told as they come.
+#[derive(Default)]
+pub struct Failures {
+    first: Option<Failure>,
+}
+
+impl Failures {
+    /// One more.
+    pub fn add(&mut self, failure: Failure) {
+        match self.first {
+            None => self.first = Some(failure),
+            Some(_) => eprintln!("ssefs: {}", failure.message),
+        }
+    }
+
+    /// What the command ends with.
+    pub fn outcome(self) -> Outcome {
+        self.first.map_or(Ok(()), Err)
+    }
+}

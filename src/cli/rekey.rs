@@ -52,10 +52,11 @@ pub fn run(args: &RekeyArgs) -> Outcome {
     // A broken lease shows when it is asked for; the signal only must not end the process.
     signal_hook::flag::register(libc::SIGIO, Arc::new(AtomicBool::new(false)))
         .map_err(|error| Failure::new(Exit::Other, error))?;
-    let mut result = Ok(());
+    let mut failures = output::Failures::default();
     for path in &args.files {
         if stop.load(Ordering::Relaxed) {
-            return result.and(Err(Failure::new(Exit::Incomplete, "interrupted")));
+            failures.add(Failure::new(Exit::Incomplete, "interrupted"));
+            break;
         }
         match rekey(path, args.break_links, &stop) {
             Ok(Rekeyed::Empty) => {
@@ -67,16 +68,10 @@ pub fn run(args: &RekeyArgs) -> Outcome {
                     path.display()
                 ))?;
             }
-            Err(failure) => {
-                if result.is_err() {
-                    eprintln!("ssefs: {}", failure.message);
-                } else {
-                    result = Err(failure);
-                }
-            }
+            Err(failure) => failures.add(failure),
         }
     }
-    result
+    failures.outcome()
 }
 
 enum Rekeyed {

@@ -1,20 +1,12 @@
 //! Dates as people read them.
 
+use crate::keys::audit::UtcTime;
+
 /// Seconds since 1970-01-01 UTC as RFC 3339 shows them, such as `2026-11-22T04:15:29Z`.
 pub fn rfc_3339(unix_seconds: u64) -> String {
-    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Years start in March, so that the leap day is the last one; eras have 400 years.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let leap_days = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
-    let year_of_era = (day_of_era - leap_days) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let calendar_month = if month < 10 { month + 3 } else { month - 9 };
-    let year = 400 * era + year_of_era + u64::from(calendar_month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{calendar_month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+    let time = UtcTime { micros: unix_seconds.saturating_mul(1_000_000) };
+    let [year, month, day, hour, minute, second] = time.fields();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::inspect::is_in_mount;
 use crate::cli::unlock::name_directory;
 use crate::format::Descriptor;
-use crate::keys::Keystore;
+use crate::keys::{Keyring, Keystore};
 use crate::store::tree::DiskTree;
 use crate::sys::process;
 use crate::volume::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeError};
@@ -104,13 +104,7 @@ impl<'a> Rewrap<'a> {
     fn unmounted(&self, directory: VolumeDirectory) -> Outcome<Report> {
         let named = |error| self.named(error);
         let descriptor = self.descriptor()?;
-        let Keys { keyring, cmk, verifier } = self.keys(&descriptor)?;
-        let mut slots = Slots::open(&self.lock, descriptor, &keyring)?;
-        let goal = match self.destination {
-            Destination::NewestVersion => Goal::NewestVersion,
-            _ => slots.admit(&keyring, cmk.as_ref(), verifier).map_err(named)?,
-        };
-        let plan = Plan::new(self.selection.clone(), goal);
+        let (keyring, mut slots, plan) = self.planned(descriptor)?;
         let volume = directory
             .start(slots.descriptor(), slots.volume_key(), keyring, false)
             .map_err(named)?;
@@ -135,18 +129,26 @@ impl<'a> Rewrap<'a> {
         }
     }
 
+    /// Gathers the keys, opens the volume to the new one, and says what is to be done.
+    fn planned(&self, descriptor: Descriptor) -> Outcome<(Keyring, Slots<'_>, Plan)> {
+        let Keys { keyring, cmk, verifier } = self.keys(&descriptor)?;
+        let mut slots = Slots::open(&self.lock, descriptor, &keyring)?;
+        let goal = match self.destination {
+            Destination::NewestVersion => Goal::NewestVersion,
+            _ => {
+                let admitted = slots.admit(&keyring, cmk.as_ref(), verifier);
+                admitted.map_err(|error| self.named(error))?
+            }
+        };
+        Ok((keyring, slots, Plan::new(self.selection.clone(), goal)))
+    }
+
     /// A daemon holds the volume, and is asked.
     fn mounted(&self, mounted: &MountedVolume) -> Outcome<Report> {
         let named = |error| self.named(error);
         let descriptor = self.descriptor()?;
         let volume_id = descriptor.volume_id;
-        let Keys { keyring, cmk, verifier } = self.keys(&descriptor)?;
-        let mut slots = Slots::open(&self.lock, descriptor, &keyring)?;
-        let goal = match self.destination {
-            Destination::NewestVersion => Goal::NewestVersion,
-            _ => slots.admit(&keyring, cmk.as_ref(), verifier).map_err(named)?,
-        };
-        let plan = Plan::new(self.selection.clone(), goal);
+        let (keyring, mut slots, plan) = self.planned(descriptor)?;
         // Files are renamed and made while we walk: what a pass has missed, the next one finds.
         let mut tally: Option<Tally> = None;
         let mut failure = None;
