@@ -48,7 +48,8 @@ impl Report {
             println!("\n{} on {}, {rounds} rounds", workload.description(), backing.display());
             println!("{:24} {:>10} {:>10} {:>10}", "", "median us", "to native", "to managed");
             for Line { system, median_us, to_native, to_managed } in lines(systems) {
-                println!("{system:24} {median_us:>10.2} {to_native:>10.2} {to_managed:>10.3}");
+                let (native, managed) = (shown(to_native), shown(to_managed));
+                println!("{system:24} {median_us:>10.2} {native:>10} {managed:>10}");
             }
         }
     }
@@ -90,6 +91,11 @@ fn lines<'a>(systems: &'a [(&'static str, Vec<Duration>)]) -> impl Iterator<Item
             to_managed: ratio_to(managed),
         }
     })
+}
+
+/// A ratio, or a dash where what it is to was not measured.
+fn shown(ratio: f64) -> String {
+    if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.3}") }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
