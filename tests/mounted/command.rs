@@ -118,6 +118,7 @@ fn a_volume_in_use_is_8_and_names_its_holder() {
     bench.unmount();
     succeed(&mut command);
     bench.until_unused(bench.ssefs(&["unmount"]).arg(&second));
+    bench.wait_for_daemons();
     let note = fs::read_to_string(bench.backing().join(".ssefs/lock")).unwrap();
     assert_eq!(note, "", "the lock names a holder that has let go");
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -48,11 +49,21 @@ impl Place {
     }
 
     /// Waits for the right to append.
+    ///
+    /// The wait is bounded: who holds the lock may itself be waiting for us. A process that was
+    /// killed keeps its locks until each of its threads is gone, and one that waits for the
+    /// answer of a mount goes only when it has that answer.
     pub(super) fn lock(&self) -> Result<PlaceLock, KeyError> {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
         loop {
-            match flock(&self.lock, FlockOperation::LockExclusive) {
+            match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(PlaceLock(Arc::clone(&self.lock))),
                 Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < LONGEST_WAIT => {
+                    std::thread::sleep(pause);
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                }
                 Err(error) => return Err(self.failed(LOCK_NAME, error)),
             }
         }
@@ -195,6 +206,10 @@ pub const DIR_NAME: &str = "audit";
 pub(super) const HEAD_NAME: &str = "head";
 pub(super) const LOCK_NAME: &str = "lock";
 pub(super) const PUBLIC_KEY_NAME: &str = "public-key.pem";
+
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
