@@ -222,6 +222,9 @@ fn what_never_became_data_reads_as_zeros_through_a_read_only_file() {
     plan.heal();
     volume.crash();
     let zeros = vec![0; 100 * 4096];
+    volume.crash_and_look();
+    assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == zeros);
+    volume.crash();
     assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == zeros);
     assert!(content(&volume.open(&backing).unwrap()).unwrap() == zeros);
 }
