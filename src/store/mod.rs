@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 pub mod disk;
 pub mod faulty;
 pub mod memory;
+pub mod observer;
 pub mod recorder;
 pub mod tree;
 

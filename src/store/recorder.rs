@@ -34,9 +34,10 @@ impl RecordedFile {
         Self::over(&MemoryFile::new())
     }
 
-    /// From now on syncs are answered and not done: what a barrier that is missing does.
-    pub fn drop_syncs(&self) {
-        self.lock().drops_syncs = true;
+    /// From now on these syncs are answered and not done: what a missing barrier does.
+    pub fn drop_syncs(&self, which: DroppedSyncs) {
+        let mut journal = self.lock();
+        (journal.dropped, journal.syncs) = (which, 0);
     }
 
     /// How many records there are so far.
@@ -94,10 +95,21 @@ impl BackingFile for RecordedFile {
         self.live.next_data(offset)
     }
 
-    fn sync(&self, _scope: SyncScope) -> io::Result<()> {
-        self.lock().sync();
+    fn sync(&self, scope: SyncScope) -> io::Result<()> {
+        self.lock().sync(scope);
         Ok(())
     }
+}
+
+/// Which syncs are answered and not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DroppedSyncs {
+    None,
+    All,
+    /// Those of this scope.
+    Of(SyncScope),
+    /// One of them, counted from 0.
+    Nth(usize),
 }
 
 /// The changes of one file in order, and what it holds now.
@@ -106,14 +118,16 @@ pub struct Journal {
     base: Arc<MemoryFile>,
     live: Arc<MemoryFile>,
     records: Vec<Record>,
-    drops_syncs: bool,
+    dropped: DroppedSyncs,
+    /// Syncs that were asked for since `dropped` was set.
+    syncs: usize,
 }
 
 impl Journal {
     /// Of a file that holds, durably, what `base` holds now.
     pub fn over(base: &MemoryFile) -> Self {
         let (base, live) = (Arc::new(base.snapshot()), Arc::new(base.snapshot()));
-        Self { base, live, records: Vec::new(), drops_syncs: false }
+        Self { base, live, records: Vec::new(), dropped: DroppedSyncs::None, syncs: 0 }
     }
 
     /// A write, as one change for each page that it touches.
@@ -166,8 +180,15 @@ impl Journal {
     }
 
     /// A sync that was answered.
-    pub fn sync(&mut self) {
-        if !self.drops_syncs {
+    pub fn sync(&mut self, scope: SyncScope) {
+        let dropped = match self.dropped {
+            DroppedSyncs::None => false,
+            DroppedSyncs::All => true,
+            DroppedSyncs::Of(dropped) => dropped == scope,
+            DroppedSyncs::Nth(dropped) => dropped == self.syncs,
+        };
+        self.syncs += 1;
+        if !dropped {
             self.records.push(Record::Sync);
         }
     }
@@ -381,12 +402,23 @@ mod tests {
 
     #[test]
     fn a_dropped_sync_covers_nothing() {
-        let file = RecordedFile::new();
-        file.drop_syncs();
-        write(&file, 0, &[1; 10]);
-        file.sync(SyncScope::All).unwrap();
-        let [segment] = &file.segments()[..] else { panic!("one segment") };
-        assert!(bytes(&segment.content(&[Fate::Missing; 2])).is_empty());
+        for (dropped, left) in [
+            (DroppedSyncs::None, 3),
+            (DroppedSyncs::All, 1),
+            (DroppedSyncs::Of(SyncScope::All), 2),
+            (DroppedSyncs::Nth(1), 2),
+            (DroppedSyncs::Nth(2), 3),
+        ] {
+            let file = RecordedFile::new();
+            file.drop_syncs(dropped);
+            write(&file, 0, &[1; 10]);
+            file.sync(SyncScope::All).unwrap();
+            file.sync(SyncScope::Data).unwrap();
+            let segments = file.segments();
+            assert_eq!(segments.len(), left, "{dropped:?}");
+            let open = segments[0].changes().len();
+            assert!(bytes(&segments[0].content(&vec![Fate::Missing; open])).is_empty());
+        }
     }
 
     #[test]

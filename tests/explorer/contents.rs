@@ -1,11 +1,12 @@
 //! The contents of files through crashes: every sequence of one change, and of two and three
 //! changes as many as the time allows, or all.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
+use ssefs::store::recorder::DroppedSyncs;
+
 use super::explore::{Death, Exploration, Finding, Limits, Tally};
-use super::play::Barriers;
+use super::report::{by_kind, kind};
 use super::sequences::{Sequence, Then};
 use super::settings::{Random, Settings};
 
@@ -17,11 +18,11 @@ pub struct Report {
 
 /// Goes through sequences: all of `lens` in order if `settings` set no end, else those of one
 /// change and a sample of the others.
-pub fn explore(settings: &Settings, death: Death, barriers: Barriers, limits: Limits) -> Report {
+pub fn explore(settings: &Settings, death: Death, limits: Limits) -> Report {
     let mut report = Report { tally: Tally::default(), findings: Vec::new() };
     let mut random = Random::new(settings.seed);
     let mut run = |sequence: &Sequence, report: &mut Report| {
-        let exploration = Exploration { sequence, death, barriers, limits };
+        let exploration = Exploration { sequence, death, dropped: DroppedSyncs::None, limits };
         let (tally, findings) = exploration.run(&mut random);
         report.tally.add(&tally);
         report.findings.extend(findings);
@@ -56,15 +57,10 @@ pub fn explore(settings: &Settings, death: Death, barriers: Barriers, limits: Li
 /// Prints what was found, each kind once with its count and the shortest way to it, and fails if
 /// there is anything.
 pub fn insist_on_none(report: &Report, settings: &Settings, death: Death, limits: Limits) {
-    let mut kinds: BTreeMap<String, Vec<&Finding>> = BTreeMap::new();
-    for finding in &report.findings {
-        kinds.entry(kind(&finding.what)).or_default().push(finding);
-    }
-    for (kind, findings) in &kinds {
-        let shortest = findings.iter().min_by_key(|finding| finding.sequence.steps.len());
-        let finding = shortest.expect("a kind has a finding");
-        let finding = shrink(finding, settings.seed, death, limits);
-        println!("{} times {kind}\n  {finding}", findings.len());
+    let length = |finding: &Finding| finding.sequence.steps.len();
+    for (count, shortest) in by_kind(&report.findings, |finding| &finding.what, length) {
+        let finding = shrink(shortest, settings.seed, death, limits);
+        println!("{count} times {finding}");
     }
     assert!(report.findings.is_empty(), "{} findings: see above", report.findings.len());
 }
@@ -77,7 +73,7 @@ fn shrink(finding: &Finding, seed: u64, death: Death, limits: Limits) -> Finding
     while let Some(smaller) = smaller_ones(&best.sequence).get(attempt) {
         attempt += 1;
         let sequence = smaller;
-        let exploration = Exploration { sequence, death, barriers: Barriers::Kept, limits };
+        let exploration = Exploration { sequence, death, dropped: DroppedSyncs::None, limits };
         let (_, findings) = exploration.run(&mut Random::new(seed));
         let same = findings.into_iter().find(|other| kind(&other.what) == kind(&best.what));
         if let Some(same) = same {
@@ -104,17 +100,6 @@ fn smaller_ones(sequence: &Sequence) -> Vec<Sequence> {
     smaller
 }
 
-/// A finding without its numbers.
-fn kind(what: &str) -> String {
-    let mut kind: String = what.chars().filter(|c| !c.is_ascii_digit()).collect();
-    // A file's id is hexadecimal.
-    if let Some(at) = kind.find("file ") {
-        let end = kind[at + 5..].find(':').map_or(kind.len(), |end| at + 5 + end);
-        kind.replace_range(at + 5..end, "ID");
-    }
-    kind
-}
-
 const LONGEST: usize = 3;
 /// With so many findings there is nothing to be learnt from more.
 const MANY: usize = 2000;
@@ -130,7 +115,7 @@ fn a_power_cut_loses_nothing_that_was_synced() {
         return;
     }
     let limits = if settings.is_exhaustive() { ALL } else { LIMITS };
-    let report = explore(&settings, Death::OfPower, Barriers::Kept, limits);
+    let report = explore(&settings, Death::OfPower, limits);
     println!("power: {}, seed {}", report.tally, settings.seed);
     insist_on_none(&report, &settings, Death::OfPower, limits);
     let Tally { sequences, states, second_states, .. } = report.tally;
@@ -144,7 +129,7 @@ fn the_death_of_the_process_loses_nothing_that_was_closed() {
         return;
     }
     let limits = if settings.is_exhaustive() { ALL } else { LIMITS };
-    let report = explore(&settings, Death::OfProcess, Barriers::Kept, limits);
+    let report = explore(&settings, Death::OfProcess, limits);
     println!("process: {}, seed {}", report.tally, settings.seed);
     insist_on_none(&report, &settings, Death::OfProcess, limits);
     assert!(report.tally.sequences >= 288 && report.tally.states >= 1000, "{}", report.tally);
@@ -155,7 +140,7 @@ fn one(text: &str, settings: &Settings) {
     let sequence = &text.parse::<Sequence>().unwrap();
     let limits = Limits { crashes: 4096, second_in: 1, second_crashes: 64 };
     for death in [Death::OfPower, Death::OfProcess] {
-        let exploration = Exploration { sequence, death, barriers: Barriers::Kept, limits };
+        let exploration = Exploration { sequence, death, dropped: DroppedSyncs::None, limits };
         let (tally, findings) = exploration.run(&mut Random::new(settings.seed));
         println!("{sequence}, {death:?}: {tally}");
         for finding in findings.iter().take(20) {

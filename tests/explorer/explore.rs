@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use ssefs::store::BackingFile;
 use ssefs::store::memory::MemoryFile;
-use ssefs::store::recorder::{Change, Fate, RecordedFile, Segment};
+use ssefs::store::recorder::{Change, DroppedSyncs, Fate, RecordedFile, Segment};
 
 use super::harness::TestVolume;
 use super::model::{Allowed, Found, Promise};
-use super::play::{Barriers, Played, close, look, play};
+use super::play::{Played, close, look, play};
 use super::sequences::Sequence;
 use super::settings::Random;
 use super::states::{Fates, crashes, text};
@@ -103,7 +103,8 @@ struct State<'a> {
 pub struct Exploration<'a> {
     pub sequence: &'a Sequence,
     pub death: Death,
-    pub barriers: Barriers,
+    /// Syncs of the file that are not done.
+    pub dropped: DroppedSyncs,
     pub limits: Limits,
 }
 
@@ -111,7 +112,7 @@ impl Exploration<'_> {
     /// Looks at all of it.
     pub fn run(&self, random: &mut Random) -> (Tally, Vec<Finding>) {
         let mut volume = TestVolume::new();
-        let played = play(&mut volume, self.sequence, self.barriers);
+        let played = play(&mut volume, self.sequence, self.dropped);
         let states = self.states(&played, random);
         let mut tally = Tally { sequences: 1, states: states.len() as u64, ..Tally::default() };
         let mut findings = self.check(&mut volume, &states, &mut tally);

@@ -7,8 +7,12 @@ mod explore;
 #[path = "../volume/harness.rs"]
 mod harness;
 mod model;
+mod mutation;
+#[cfg(debug_assertions)]
+mod names;
 mod operations;
 mod play;
+mod report;
 mod sequences;
 mod settings;
 mod states;

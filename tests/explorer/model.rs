@@ -42,6 +42,10 @@ impl History {
         &self.versions[self.versions.len() - 1]
     }
 
+    pub fn newest_number(&self) -> usize {
+        self.versions.len() - 1
+    }
+
     pub fn add(&mut self, version: Version) {
         self.versions.push(version);
     }
@@ -53,10 +57,15 @@ impl History {
 
     /// What a crash before the record at `end` may leave, where promises up to `least` hold.
     pub fn allowed(&self, end: usize, least: Promise) -> Allowed<'_> {
+        self.allowed_from(end, least, 0)
+    }
+
+    /// The same, where the version of that number is promised in any case.
+    pub fn allowed_from(&self, end: usize, least: Promise, version: usize) -> Allowed<'_> {
         let counts = |(promise, _, at): &&(Promise, usize, usize)| *promise <= least && *at <= end;
         let floor = self.promises.iter().filter(counts).map(|(_, version, _)| *version).max();
         let begun = self.versions.partition_point(|version| version.begun <= end);
-        let floor = floor.unwrap_or_default();
+        let floor = floor.unwrap_or_default().max(version);
         Allowed { versions: &self.versions[floor..begun.max(floor + 1)] }
     }
 }

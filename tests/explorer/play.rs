@@ -4,20 +4,12 @@ use std::sync::Arc;
 
 use ssefs::store::SyncScope;
 use ssefs::store::memory::MemoryFile;
-use ssefs::store::recorder::{RecordedFile, Segment};
+use ssefs::store::recorder::{DroppedSyncs, RecordedFile, Segment};
 use ssefs::volume::EncryptedFile;
 
 use super::harness::{TestVolume, pattern};
 use super::model::{Found, History, Promise, Version};
 use super::sequences::{Sequence, Start, Then};
-
-/// Whether the file's syncs are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Barriers {
-    Kept,
-    /// Answered and not done.
-    Dropped,
-}
 
 /// A sequence that was run.
 pub struct Played {
@@ -26,13 +18,11 @@ pub struct Played {
 }
 
 /// Runs `sequence` in `volume`, which is new, up to where the machine goes down.
-pub fn play(volume: &mut TestVolume, sequence: &Sequence, barriers: Barriers) -> Played {
+pub fn play(volume: &mut TestVolume, sequence: &Sequence, dropped: DroppedSyncs) -> Played {
     let base = Arc::new(MemoryFile::new());
     let before = prepare(volume, sequence.start, &base);
     let backing = Arc::new(RecordedFile::over(&base));
-    if barriers == Barriers::Dropped {
-        backing.drop_syncs();
-    }
+    backing.drop_syncs(dropped);
     let mut file = volume.open(&backing).unwrap();
     let now = look(&file);
     let mut history = History::new(before, now.envelope.clone());
@@ -54,7 +44,8 @@ pub fn play(volume: &mut TestVolume, sequence: &Sequence, barriers: Barriers) ->
         match then {
             Then::Nothing => {}
             Then::Sync => {
-                file.sync(SyncScope::Data).unwrap();
+                // All, so that it can be told from a barrier within.
+                file.sync(SyncScope::All).unwrap();
                 history.promise(Promise::Synced, backing.position());
             }
             Then::Reopen => {
