@@ -304,7 +304,8 @@ fn apply(file: &MemoryFile, change: &Change, fate: Fate) -> io::Result<()> {
                 let bytes = &image[from..image.len().min(from + SECTOR)];
                 file.write_at(&[IoSlice::new(bytes)], page * PAGE + from as u64)?;
             }
-            Ok(())
+            // The size is no part of the page: it never ends at a sector that is missing.
+            file.set_size((page * PAGE + image.len() as u64).max(file.size()?))
         }
         (Change::SetSize { size }, _) => file.set_size(*size),
         (Change::Grow { size, .. }, _) => file.set_size((*size).max(file.size()?)),
@@ -396,7 +397,7 @@ mod tests {
             (0..segment.changes().len()).filter(|at| segment.may_tear(*at)).collect();
         assert_eq!(torn, [2], "the growth, the old page, the new page");
         let left = bytes(&segment.content(&[Fate::Missing, Fate::Missing, Fate::Torn(0b100)]));
-        let expected = [&[1; 4096][..], &[0; 1024], &[2; 512]].concat();
+        let expected = [&[1; 4096][..], &[0; 1024], &[2; 512], &[0; 2560]].concat();
         assert!(left == expected);
     }
 
