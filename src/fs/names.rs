@@ -42,6 +42,7 @@ impl FileSystem {
         check_new_name(new_parent, new_name)?;
         let mode = RenameMode::from_raw(flags).at(parent)?;
         let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
+        self.sync_before_rename((&from, name), (&to, new_name), mode)?;
 
         let rename = self.nodes.renames().begin();
         let moved = ObjectId::of(&self.tree.stat(&from, name).at(parent)?);
