@@ -5,6 +5,7 @@
 pub mod buffer;
 pub mod daemon;
 pub mod directory;
+pub mod fail_point;
 pub mod fd;
 pub mod lease;
 pub mod locked;

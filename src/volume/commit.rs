@@ -9,6 +9,7 @@ use std::io::{self, IoSlice};
 use super::pages::Page;
 use crate::format::{CipherOffset, PageIndex};
 use crate::store::BackingFile;
+use crate::sys::fail_point;
 
 /// Sealed blocks with the pages of their entries, ready to be written.
 pub(super) struct SealedRun<'a> {
@@ -25,6 +26,7 @@ pub(super) struct SealedRun<'a> {
 pub(super) fn write_run(backing: &dyn BackingFile, run: &SealedRun<'_>) -> io::Result<()> {
     if let Some((index, page)) = run.leading {
         write_page(backing, index, page)?;
+        fail_point::hit("volume.commit.after_entries");
     }
     backing.write_at(&[IoSlice::new(run.region)], run.start.0)
 }

@@ -9,6 +9,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainOffset, PlainSize,
     StateFlags, StateRecord, blocks_in, entry_place, plain_size,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Makes the range read as zeros and frees what it can; the size stays.
@@ -217,6 +218,7 @@ impl Content {
                 return put;
             }
         }
+        fail_point::hit("volume.punch.after_entries");
         let start = first.cipher_start().0;
         let len = (stop.0 - first.0) * BLOCK_LEN;
         let end = (start + len).min(Self::cipher_end(self.size).0);

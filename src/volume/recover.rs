@@ -10,6 +10,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainSize, StateFlags, StateRecord, blocks_in,
     first_entries, first_entries_mut, stored_len,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Recovers the file. Through a backing file that may not be written nothing is changed:
@@ -36,6 +37,7 @@ impl Content {
             self.finish_resize()?;
         }
         let found = self.align_all_entries(target)?;
+        fail_point::hit("volume.recover.after_align");
         if let Some(end) = found.cut_at {
             log::warn!(
                 "file {file}: its tail from byte {} on was never synced and does not open, cut off",
@@ -52,6 +54,7 @@ impl Content {
         };
         let (size, epoch) = (self.size.0, self.volume.epoch());
         let durable_size = state.durable_size.min(size);
+        fail_point::hit("volume.recover.before_state");
         self.put_state(StateRecord { size, durable_size, epoch, flags, ..state })?;
         self.unsettled = false;
         if found != Found::default() {

@@ -9,6 +9,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainSize, StateFlags, StateRecord,
     blocks_in, stored_len,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Cuts or extends the file; what is added reads as zeros.
@@ -65,7 +66,9 @@ impl Content {
         let announced = tail_len < stored_len(tail, self.size);
         if announced {
             self.announce(size)?;
+            fail_point::hit("volume.resize.after_announce");
             self.reseal_tail(tail, tail_len)?;
+            fail_point::hit("volume.resize.after_reseal");
         }
         self.cut(size)?;
         // The state also where it was not announced: a gap that is written into what was cut
@@ -76,6 +79,7 @@ impl Content {
     /// Cuts the backing file behind a last block that has its length already.
     fn cut(&mut self, size: PlainSize) -> Result<(), VolumeError> {
         self.backing.set_size(Self::cipher_end(size).0)?;
+        fail_point::hit("volume.resize.after_cut");
         self.size = size;
         self.gaps.fill(blocks_in(size)..u64::MAX);
         self.durable = self.durable.min(size);

@@ -24,6 +24,7 @@ use crate::format::{
 };
 use crate::keys::{Access, Binding, KeyError};
 use crate::store::BackingFile;
+use crate::sys::fail_point;
 
 /// The header of a file that nobody has open; what it says are claims.
 pub struct ClosedFile {
@@ -238,6 +239,7 @@ impl Content {
         let mut page = sealing.pages.first.clone();
         let (header, state) =
             rewrap(&sealing.header, &state, &sealing.keys()?.state, &mut page, envelope)?;
+        fail_point::hit("volume.rewrap.before_write");
         if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
             // Which envelope is on disk is not known; the next state record puts this one back.
             self.mark_unsettled();
