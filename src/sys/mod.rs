@@ -10,3 +10,4 @@ pub mod fd;
 pub mod lease;
 pub mod locked;
 pub mod process;
+pub mod shutdown;
