@@ -73,8 +73,7 @@ pub fn cut_under<W: Workload>(kind: Kind) {
     let setup = Setup::new().for_all_users().mount_only("it is about what ssefs promises");
     let Some(mut mount) = setup.start() else { return };
     mount.unmount();
-    let image = mount.scratch().join("image");
-    let lower = match Lower::make(kind, image, mount.backing().to_path_buf()) {
+    let lower = match Lower::make(kind, mount.backing().to_path_buf()) {
         Ok(lower) => lower,
         Err(reason) => return skip(&reason),
     };

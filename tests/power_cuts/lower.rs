@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Advice, fadvise};
 use rustix::mount::UnmountFlags;
 
-use crate::harness::scratch::is_mounted;
+use crate::harness::scratch::{self, Scratch, is_mounted};
 use crate::harness::{Random, is_root, succeed, wait_for};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub enum Kind {
 /// A file system in an image file, mounted at `at` except during a cut.
 pub struct Lower {
     kind: Kind,
-    image: PathBuf,
+    /// Holds the image.
+    place: Scratch,
     at: PathBuf,
 }
 
@@ -63,10 +64,12 @@ impl Kind {
 
 impl Lower {
     /// Makes the image and mounts it over the directory `at`; a reason where that is impossible.
-    pub fn make(kind: Kind, image: PathBuf, at: PathBuf) -> Result<Self, String> {
+    pub fn make(kind: Kind, at: PathBuf) -> Result<Self, String> {
+        let place = Scratch::below(&place_of_images());
+        let image = place.path().join("image");
         File::create(&image).and_then(|file| file.set_len(IMAGE_LEN)).unwrap();
         succeed(&mut kind.make(&image));
-        let lower = Self { kind, image, at };
+        let lower = Self { kind, place, at };
         let output = lower.mount_command().output().unwrap();
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
@@ -100,7 +103,8 @@ impl Lower {
 
     fn mount_command(&self) -> Command {
         let mut command = Command::new("mount");
-        command.args(["-o", "loop", "-t", self.kind.name()]).arg(&self.image).arg(&self.at);
+        let image = self.place.path().join("image");
+        command.args(["-o", "loop", "-t", self.kind.name()]).arg(image).arg(&self.at);
         command
     }
 
@@ -123,6 +127,12 @@ impl Lower {
             let _ = fadvise(file, start, std::num::NonZeroU64::new(len), Advice::DontNeed);
         }
     }
+}
+
+/// In memory, where more happens between two cuts: an image need not outlive this machine.
+fn place_of_images() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { scratch::root() }
 }
 
 /// A file below the directory, found by walking down at random.

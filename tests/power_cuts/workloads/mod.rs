@@ -2,7 +2,6 @@
 
 pub mod appends;
 pub mod creations;
-pub mod dialogue;
 pub mod directories;
 pub mod overwrites;
 pub mod postgres;

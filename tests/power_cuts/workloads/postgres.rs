@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::dialogue::Dialogue;
 use super::lock;
 use crate::cut::{Power, Site, Workload};
-use crate::harness::{NOBODY, Random, skip, succeed, wait_for};
+use crate::harness::{Dialogue, NOBODY, Random, skip, succeed, wait_for};
 use crate::tally::Tally;
 
 pub struct Postgres {

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use super::dialogue::Dialogue;
 use super::lock;
 use crate::cut::{Power, Site, Workload};
-use crate::harness::{Random, needs_program};
+use crate::harness::{Dialogue, Random, needs_program};
 use crate::tally::Tally;
 
 pub struct Wal(Database);
