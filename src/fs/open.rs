@@ -20,6 +20,7 @@ use crate::keys::{Access, Caller, Operation};
 use crate::store::SyncScope;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{FileKind, OpenFlags, Stat};
+use crate::sys::fail_point;
 use crate::volume::Durability;
 
 /// What an open is for.
@@ -130,6 +131,7 @@ impl FileSystem {
     /// What closing means besides letting go.
     pub(super) fn close(&self, file: &FileHandle) -> Result<(), FsError> {
         let inode = file.inode();
+        fail_point::hit("fs.release.before_settle");
         let settled =
             if file.writable && inode.remove_writer() { self.settle(inode) } else { Ok(()) };
         self.nodes.set_stamp(inode.node(), inode.stamp());

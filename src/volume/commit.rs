@@ -19,6 +19,7 @@ use super::file::EncryptedFile;
 use super::pages::Page;
 use crate::format::{BlockIndex, CipherOffset, PageIndex, StateRecord};
 use crate::store::{BackingFile, SyncScope};
+use crate::sys::fail_point;
 
 /// Sealed blocks with the pages of their entries, ready to be written.
 pub(super) struct SealedRun<'a> {
@@ -35,6 +36,7 @@ pub(super) struct SealedRun<'a> {
 pub(super) fn write_run(backing: &dyn BackingFile, run: &SealedRun<'_>) -> io::Result<()> {
     if let Some((index, page)) = run.leading {
         write_page(backing, index, page)?;
+        fail_point::hit("volume.write.after_entries");
     }
     backing.write_at(&[IoSlice::new(run.region)], run.start.0)
 }
@@ -156,6 +158,7 @@ impl Content {
         self.durable.check()?;
         self.gather.begin_commit();
         let written = self.write_entries();
+        fail_point::hit("volume.commit.after_entries");
         if written.is_err() {
             self.gather.abandon_commit();
         }
@@ -175,8 +178,10 @@ impl Content {
 
     /// The last step of a commit: the blocks.
     fn end_commit(&mut self) -> Result<(), VolumeError> {
+        fail_point::hit("volume.commit.after_flush");
         match self.gather.write_committing(&*self.backing) {
             Ok(written) => {
+                fail_point::hit("volume.commit.after_blocks");
                 for blocks in written {
                     self.durable.note_in_flight(blocks);
                 }

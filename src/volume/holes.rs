@@ -9,6 +9,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainOffset, PlainSize,
     StateFlags, StateRecord, blocks_in, entry_place, plain_size,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Makes the range read as zeros and frees what it can; the size stays.
@@ -43,6 +44,7 @@ impl Content {
         if covered {
             self.order_now().inspect_err(|_| self.mark_unsettled())?;
         }
+        fail_point::hit("volume.punch.after_entries");
         self.for_groups(first, stop, Self::free_in_group)?;
         match covered {
             true => self.durable.note_in_flight(first..stop),

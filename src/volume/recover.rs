@@ -14,6 +14,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainOffset, PlainSize, StateFlags, StateRecord,
     blocks_in, first_entries, first_entries_mut, stored_len,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Recovers the file. Through a backing file that may not be written nothing is changed:
@@ -45,6 +46,7 @@ impl Content {
             self.commit_now()?;
         }
         let found = self.align_all_entries(PlainSize(size), floor, waiting)?;
+        fail_point::hit("volume.recover.after_align");
         if let Some(end) = found.cut_at {
             log::warn!(
                 "file {file}: its tail from byte {} on was never synced and does not open, cut off",
@@ -66,6 +68,7 @@ impl Content {
         };
         let (size, epoch) = (self.size.0, self.volume.epoch());
         let durable_size = state.durable_size.min(size);
+        fail_point::hit("volume.recover.before_state");
         self.put_state(StateRecord { size, durable_size, epoch, flags, ..state })?;
         self.order_now()?;
         self.durable.recovered(self.size);

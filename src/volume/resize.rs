@@ -9,6 +9,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainSize, StateFlags,
     StateRecord, blocks_in, stored_len,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Cuts or extends the file; what is added reads as zeros.
@@ -78,7 +79,9 @@ impl Content {
         }
         if announced {
             self.announce(size)?;
+            fail_point::hit("volume.resize.after_announce");
             self.reseal_tail(tail, tail_len)?;
+            fail_point::hit("volume.resize.after_reseal");
             if self.has_gathered() {
                 // The cut takes the rest of the block with it: its new data must be there first.
                 self.commit_now()?;
@@ -101,6 +104,7 @@ impl Content {
             self.sealing_mut()?.sum = sum;
             return Err(error.into());
         }
+        fail_point::hit("volume.resize.after_cut");
         self.size = size;
         self.gaps.remove(blocks_in(size)..u64::MAX);
         self.durable.note_change();

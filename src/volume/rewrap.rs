@@ -24,6 +24,7 @@ use crate::format::{
 };
 use crate::keys::{Access, Binding, KeyError};
 use crate::store::BackingFile;
+use crate::sys::fail_point;
 
 /// The header of a file that nobody has open; what it says are claims.
 pub struct ClosedFile {
@@ -112,6 +113,7 @@ impl UnlockedFile {
             false => ContentSum::default(),
         };
         rewrap(&self.header, state, sum, keys, &mut self.page, envelope)?;
+        fail_point::hit("volume.rewrap.before_write");
         Ok(commit::write_page(backing, PageIndex(0), &self.page)?)
     }
 
@@ -242,6 +244,7 @@ impl Content {
         let mut page = sealing.pages.first.clone();
         let (keys, sum) = (sealing.keys()?, sealing.sum);
         let (header, state) = rewrap(&sealing.header, &state, sum, keys, &mut page, envelope)?;
+        fail_point::hit("volume.rewrap.before_write");
         if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
             // Which envelope is on disk is not known; the next state record puts this one back.
             self.mark_unsettled();
