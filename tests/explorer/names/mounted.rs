@@ -10,7 +10,7 @@ use ssefs::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId}
 use ssefs::fs::{FileSystem, FsError, FsOptions, Handle, NodeId};
 use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Volume, VolumeDirectory};
+use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
 
 use super::super::model::Found;
 
@@ -51,7 +51,7 @@ impl Mounted {
                 (descriptor, made.dek)
             }
         };
-        let volume = directory.start(&descriptor, &volume_key, keyring, false).unwrap();
+        let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
         let options =
             FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
         let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
