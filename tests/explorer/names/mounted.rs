@@ -51,7 +51,8 @@ impl Mounted {
                 (descriptor, made.dek)
             }
         };
-        let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
+        let volume =
+            directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
         let options =
             FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
         let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
