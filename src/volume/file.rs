@@ -159,6 +159,11 @@ impl EncryptedFile {
         content.recover()
     }
 
+    /// The file's id; zeros while it is empty.
+    pub fn file_id(&self) -> FileId {
+        self.reading().file_id()
+    }
+
     /// Whether the backing file may be written.
     pub fn is_writable(&self) -> bool {
         self.reading().writable
@@ -291,8 +296,14 @@ impl Drop for EncryptedFile {
             content.mark_unsettled();
         }
         let on_disk = content.sealing.as_ref().is_some_and(|sealing| sealing.on_disk);
-        if on_disk && content.durable.is_unsynced() {
+        if !on_disk {
+            return;
+        }
+        if content.durable.is_unsynced() {
             content.volume.note_unsynced(content.file_id(), content.durable.size());
+        } else if content.durable.was_synced() {
+            // What an earlier close has left unsynced is synced too.
+            content.volume.forget_unsynced(content.file_id());
         }
     }
 }

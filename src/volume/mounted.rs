@@ -98,6 +98,16 @@ impl Volume {
         self.unsynced.note_synced(until);
     }
 
+    /// The same for one file that nobody has open.
+    pub fn note_file_synced(&self, file: FileId, until: u64) {
+        self.unsynced.note_file_synced(file, until);
+    }
+
+    /// A file is closed all of which is synced.
+    pub(super) fn forget_unsynced(&self, file: FileId) {
+        self.unsynced.forget(file);
+    }
+
     /// A file is closed of which only the first `durable` bytes are synced.
     pub(super) fn note_unsynced(&self, file: FileId, durable: PlainSize) {
         self.unsynced.note(file, durable);
