@@ -135,11 +135,6 @@ impl Durable {
         self.changed != self.synced
     }
 
-    /// Whether the file was changed and all of it is synced.
-    pub(super) fn was_synced(&self) -> bool {
-        self.changed > 0 && !self.is_unsynced()
-    }
-
     /// Whether a change that everything must wait for is not synced.
     pub(super) fn whole_in_flight(&self) -> bool {
         self.is_promised() && self.in_flight.whole

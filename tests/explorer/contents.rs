@@ -196,3 +196,15 @@ fn a_growth_that_recovery_finishes_is_whole() {
 fn a_lost_block_of_an_append_is_a_hole() {
     insist_on("edge cut-aligned append-blocks");
 }
+
+#[test]
+fn a_cut_within_a_block_that_was_lost_leaves_what_is_before_it() {
+    insist_on("new append-blocks cut-inside");
+    insist_on("blocks append-blocks cut-inside");
+}
+
+#[test]
+fn a_growth_over_several_blocks_is_there_or_not() {
+    insist_on("recovered append-blocks grow-far punch-block");
+    insist_on("holes append-blocks allocate");
+}
