@@ -159,6 +159,11 @@ impl EncryptedFile {
         content.recover()
     }
 
+    /// The file's id; zeros while it is empty.
+    pub fn file_id(&self) -> FileId {
+        self.reading().file_id()
+    }
+
     /// Whether the backing file may be written.
     pub fn is_writable(&self) -> bool {
         self.reading().writable
