@@ -185,7 +185,7 @@ impl EncryptedFile {
         loop {
             let mut content = self.writing();
             let blocks = content.blocks_changed_by(offset, data.len() as u64)?;
-            content.begin_write(&blocks)?;
+            content.begin_write(data.len() as u64)?;
             if content.must_wait(&blocks) {
                 drop(content);
                 self.barrier(&blocks)?;
