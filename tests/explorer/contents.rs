@@ -207,4 +207,11 @@ fn a_cut_within_a_block_that_was_lost_leaves_what_is_before_it() {
 fn a_growth_over_several_blocks_is_there_or_not() {
     insist_on("recovered append-blocks grow-far punch-block");
     insist_on("holes append-blocks allocate");
+    insist_on("edge append-blocks allocate");
+}
+
+#[test]
+fn a_cut_waits_for_the_end_of_one_that_was_announced() {
+    insist_on("edge cut-inside cut-aligned");
+    insist_on("blocks grow-far cut-aligned");
 }
