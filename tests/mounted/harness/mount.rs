@@ -18,6 +18,7 @@ use super::{User, is_native, needs_root, skip, succeed, wait_for};
 #[derive(Clone, Default)]
 pub struct Setup {
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     others: bool,
     owner: Option<User>,
     mount_only: Option<&'static str>,
@@ -31,6 +32,12 @@ impl Setup {
     /// One `-o` option.
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
+        self
+    }
+
+    /// A variable of the first daemon's environment; a later mount has it no more.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -75,8 +82,16 @@ impl Setup {
             None => binary(),
         };
         let others = self.others;
-        let mut mount =
-            Mount { scratch, backing, keystore, mount_point, binary, setup: self, daemon: None };
+        let mut mount = Mount {
+            scratch,
+            backing,
+            keystore,
+            mount_point,
+            binary,
+            setup: self,
+            daemon: None,
+            panics_forgiven: false,
+        };
         mount.mount();
         if others {
             fs::set_permissions(mount.mnt(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -94,6 +109,7 @@ pub struct Mount {
     binary: PathBuf,
     setup: Setup,
     daemon: Option<Child>,
+    panics_forgiven: bool,
 }
 
 impl Mount {
@@ -129,6 +145,11 @@ impl Mount {
     /// Everything that the daemons of this mount have logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// The test has made the daemon panic: unmounting does not fail for it.
+    pub fn forgive_panics(&mut self) {
+        self.panics_forgiven = true;
     }
 
     /// The daemon's process id; `None` when native.
@@ -189,6 +210,7 @@ impl Mount {
             .unwrap();
         let mut command = self.mount_command();
         command.arg("-f").stderr(log.try_clone().unwrap()).stdout(log);
+        command.envs(std::mem::take(&mut self.setup.environment));
         self.daemon = Some(command.spawn().unwrap());
         let daemon = self.daemon.as_mut().expect("started above");
         let mount_point = &self.mount_point;
@@ -245,7 +267,7 @@ impl Mount {
         let status = daemon.wait().unwrap();
         assert!(ended, "the daemon outlived its mount\n{}", self.log());
         assert!(status.success(), "the daemon ended with {status}\n{}", self.log());
-        let panicked = self.log().contains("panicked at");
+        let panicked = !self.panics_forgiven && self.log().contains("panicked at");
         assert!(!panicked, "the daemon panicked\n{}", self.log());
     }
 
