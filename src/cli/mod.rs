@@ -14,6 +14,8 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[doc(hidden)]
+pub mod parsers;
 #[allow(dead_code, reason = "for the deletion of a CMK")]
 mod references;
 mod rekey;

@@ -6,6 +6,7 @@ mod bad_input;
 mod command;
 mod crash;
 mod encryption;
+mod faults;
 mod harness;
 mod key_command;
 mod keys;
@@ -17,6 +18,7 @@ mod posix;
 mod programs;
 mod rekey;
 mod residue;
+mod resources;
 mod rewrap;
 
 /// What child processes of these tests do.
