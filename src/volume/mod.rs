@@ -1,9 +1,10 @@
-//! Encrypted files of a volume: read, write, truncate, sync, recover. Knows nothing of FUSE and
+//! Encrypted files of a volume: read, write, truncate, sync, recover, check. Knows nothing of FUSE and
 //! inodes.
 //!
 //! A volume is found and locked through [`VolumeDirectory`], becomes a [`Volume`] with its keys,
 //! and opens backing files as [`EncryptedFile`]s.
 
+mod check;
 mod commit;
 mod content;
 mod describe;
@@ -22,6 +23,7 @@ mod rewrap;
 mod withdrawal;
 mod write;
 
+pub use check::{CheckScope, FileReport, Finding, Findings, Helpers, Problem, Salvaged, Severity};
 pub use describe::{Description, describe};
 pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory};
 pub use error::VolumeError;
