@@ -23,7 +23,9 @@ mod rewrap;
 mod withdrawal;
 mod write;
 
-pub use check::{CheckScope, FileReport, Finding, Findings, Helpers, Problem, Salvaged, Severity};
+pub use check::{
+    CheckScope, FileReport, Finding, Findings, Helpers, Problem, Salvaged, Severity, Watcher,
+};
 pub use describe::{Description, describe};
 pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory};
 pub use error::VolumeError;

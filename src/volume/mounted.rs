@@ -63,6 +63,17 @@ impl Volume {
         self.epochs.read_only()
     }
 
+    /// How many earlier epochs did not end cleanly.
+    pub fn unclean_epochs(&self) -> usize {
+        self.epochs.unclean()
+    }
+
+    /// Takes all earlier epochs for clean. Only for who has opened, recovered and synced every
+    /// file of the volume.
+    pub fn forget_unclean_epochs(&self) -> Result<(), VolumeError> {
+        self.epochs.forget_unclean()
+    }
+
     /// Ends the epoch: cleanly, if every file's state is in place and synced. To be called after
     /// all files are settled and the backing file system is synced.
     pub fn end_epoch(&self) -> Result<(), VolumeError> {

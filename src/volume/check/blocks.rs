@@ -79,7 +79,7 @@ impl Work<'_> {
             if first >= self.groups {
                 return verified;
             }
-            if (self.scope.is_stopped)() {
+            if self.scope.watcher.is_stopped() {
                 self.interrupted.store(true, Ordering::Relaxed);
                 return verified;
             }
@@ -128,7 +128,7 @@ impl Work<'_> {
             for group in groups {
                 self.entries_of(group, verified);
             }
-            (self.scope.progress)(end - start);
+            self.scope.watcher.advance(end - start);
             return;
         }
         buffer.set_len((end - start) as usize);
@@ -143,7 +143,7 @@ impl Work<'_> {
                 None => verified.findings.add_blocks(run.missing(), self.blocks_of(group)),
             }
         }
-        (self.scope.progress)(end - start);
+        self.scope.watcher.advance(end - start);
     }
 
     /// Verifies the entries of a group alone.

@@ -114,11 +114,7 @@ pub(super) fn mended(volume: &Volume, page: &Page, access: &Access<'_>) -> Optio
     mend(volume, page, access).map(|(mended, _)| mended)
 }
 
-fn unlock_page(
-    volume: &Volume,
-    page: &Page,
-    access: &Access<'_>,
-) -> Result<Unlocked, VolumeError> {
+fn unlock_page(volume: &Volume, page: &Page, access: &Access<'_>) -> Result<Unlocked, VolumeError> {
     let header = Header::parse(page)?;
     let Prologue { file_id, volume_id, .. } = header.prologue;
     if volume_id != volume.id() {

@@ -33,10 +33,17 @@ pub struct CheckScope<'a> {
     pub headers_only: bool,
     /// Further threads for large files.
     pub helpers: &'a Helpers,
-    /// Told of bytes of the backing file, as they are dealt with.
-    pub progress: &'a (dyn Fn(u64) + Sync),
-    /// Asked now and then whether to break off.
-    pub is_stopped: &'a (dyn Fn() -> bool + Sync),
+    /// Who looks on.
+    pub watcher: &'a dyn Watcher,
+}
+
+/// Who looks on at a check, from many threads at once.
+pub trait Watcher: Sync {
+    /// So many more bytes of the backing file are dealt with.
+    fn advance(&self, bytes: u64);
+
+    /// Asked now and then: whether to break off.
+    fn is_stopped(&self) -> bool;
 }
 
 /// What a check has come to.
