@@ -16,6 +16,7 @@ mod directory_keys;
 mod error;
 mod file_io;
 mod handles;
+mod keep_up;
 mod listing;
 mod locks;
 mod names;
@@ -44,6 +45,7 @@ use self::counters::Counters;
 use self::directories::DirectoryCache;
 use self::error::{At, refused};
 use self::handles::{DirectoryHandle, FileHandle, HandleTable};
+use self::keep_up::ClosedUnsynced;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
 use crate::format::METADATA_DIR;
@@ -71,6 +73,7 @@ pub struct FileSystem {
     files: HandleTable<FileHandle>,
     listings: HandleTable<DirectoryHandle>,
     counters: Counters,
+    closed_unsynced: ClosedUnsynced,
 }
 
 /// Who this process is on the backing directory.
@@ -98,6 +101,7 @@ impl FileSystem {
             files: HandleTable::new(),
             listings: HandleTable::new(),
             counters: Counters::default(),
+            closed_unsynced: ClosedUnsynced::default(),
             volume,
             tree,
             options,

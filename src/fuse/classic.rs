@@ -55,9 +55,8 @@ impl Classic {
     fn open_flags(&self, opened: Opened) -> FopenFlags {
         let mut flags = FopenFlags::empty();
         flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-        // Every write has been answered by then; with the writeback cache the kernel must
-        // flush its own, and ignores this.
-        flags.set(FopenFlags::FOPEN_NOFLUSH, !self.fs.options().writeback);
+        // With the writeback cache the kernel must flush its own, and ignores this.
+        flags.set(FopenFlags::FOPEN_NOFLUSH, opened.silent_close);
         flags
     }
 }

@@ -27,6 +27,7 @@ fn mixed() -> Bench {
     sparse.set_size(3 << 30).unwrap();
     sparse.write(2 << 30, &pattern(5, 100)).unwrap();
     session.close(&sparse);
+    drop(sparse);
     session.end();
     fs::hard_link(bench.backing("one"), bench.backing("d/also-one")).unwrap();
     std::os::unix::fs::symlink("one", bench.backing("link")).unwrap();
@@ -140,6 +141,7 @@ fn a_volume_in_use_is_checked_but_not_repaired() {
     assert_eq!(checked.code, IN_USE, "{checked:?}");
     assert!(checked.err.contains("in use by a test"), "{checked:?}");
     session.close(&file);
+    drop(file);
     let report = bench.report(&[], DAMAGED);
     assert_eq!(report["mounted_by"], "a test");
     assert_eq!((&report["in_use"], &report["ok"]), (&json!(1), &json!(3)), "{report}");

@@ -72,8 +72,7 @@ fn blocks_that_were_zeroed_with_and_without_their_entries() {
             }
         });
     });
-    let expected =
-        [in_blocks("block", 5, 1), in_blocks("zeroed", 6, 3), in_blocks("block", 70, 1)];
+    let expected = [in_blocks("block", 5, 1), in_blocks("zeroed", 6, 3), in_blocks("block", 70, 1)];
     assert_eq!(found, expected);
 }
 
@@ -123,6 +122,7 @@ fn a_block_put_back_without_its_entry() {
     let file = session.file("f");
     file.write(50 * 4096, &pattern(9, 4096)).unwrap();
     session.close(&file);
+    drop(file);
     session.end();
     bench.report(&[], 0);
     bench.alter("f", |bytes| {

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use ssefs::store::BackingFile;
 use ssefs::store::memory::MemoryFile;
-use ssefs::volume::{Problem, Severity};
+use ssefs::volume::{Problem, Severity, VolumeError};
 
 use crate::harness::{Bench, Session, block_at, pattern};
 
@@ -31,11 +31,13 @@ impl Files {
         let file = session.file("cut");
         file.set_size(18 * 4096 - 9).unwrap();
         session.close(&file);
+        drop(file);
         session.write("holes", &pattern(4, 25 * 4096));
         let file = session.file("holes");
         file.punch_hole(4096, 2 * 4096).unwrap();
         file.punch_hole(18 * 4096, 4096).unwrap();
         session.close(&file);
+        drop(file);
         session.end();
         let read = |name| (name, std::fs::read(bench.backing(name)).unwrap());
         let images = ["small", "large", "cut", "holes"].map(read).to_vec();
@@ -59,7 +61,12 @@ fn means_nothing(name: &str, at: usize) -> bool {
 fn found(session: &Session, name: &str, image: &[u8], at: usize, bit: u8, headers_only: bool) {
     let file = memory(image);
     file.write_at(&[IoSlice::new(&[image[at] ^ 1 << bit])], at as u64).unwrap();
-    let report = session.check(file, headers_only);
+    let report = match session.check(file, headers_only) {
+        Ok(report) => report,
+        // An envelope that names another key, or another version of it, may well be whole.
+        Err(VolumeError::Key(_)) if (384..3072).contains(&at) => return,
+        Err(error) => panic!("{name}: bit {bit} of byte {at}: {error}"),
+    };
     let worst = report.findings.worst();
     if means_nothing(name, at) {
         assert_eq!(worst, Some(Severity::Note), "{name}: bit {bit} of byte {at}");
@@ -75,7 +82,7 @@ fn whole_files_are_found_whole() {
     let session = files.bench.session(true);
     for (name, image) in &files.images {
         for headers_only in [false, true] {
-            let report = session.check(memory(image), headers_only);
+            let report = session.check(memory(image), headers_only).unwrap();
             assert_eq!(report.findings.list(), [], "{name}");
             assert_eq!(report.blocks, report.size.div_ceil(4096), "{name}");
         }

@@ -18,7 +18,8 @@ use ssefs::store::BackingFile;
 use ssefs::store::disk::DiskFile;
 use ssefs::store::tree::DiskTree;
 use ssefs::volume::{
-    CheckScope, EncryptedFile, FileReport, Helpers, Volume, VolumeDirectory, Watcher,
+    CheckScope, EncryptedFile, FileReport, Helpers, Volume, VolumeDirectory, VolumeError,
+    VolumeUse, Watcher,
 };
 
 pub const DAMAGED: i32 = 14;
@@ -115,7 +116,8 @@ impl Bench {
         };
         let keyring = keyring(provider);
         let volume_key = keyring.open_volume_key(&descriptor).unwrap();
-        let volume = directory.start(&descriptor, &volume_key, keyring, read_only).unwrap();
+        let use_as = VolumeUse { read_only, ..VolumeUse::default() };
+        let volume = directory.start(&descriptor, &volume_key, keyring, use_as).unwrap();
         Session { volume, root: self.root() }
     }
 
@@ -229,11 +231,15 @@ impl Session {
     pub fn crash(self) {}
 
     /// Checks a backing file as it is.
-    pub fn check(&self, backing: impl BackingFile + 'static, headers_only: bool) -> FileReport {
+    pub fn check(
+        &self,
+        backing: impl BackingFile + 'static,
+        headers_only: bool,
+    ) -> Result<FileReport, VolumeError> {
         let helpers = Helpers::new(0);
         let scope = CheckScope { headers_only, helpers: &helpers, watcher: &Unwatched };
         let access = Access::check(&PathBuf::new);
-        self.volume.check_file(Arc::new(backing), &scope, &access).unwrap()
+        self.volume.check_file(Arc::new(backing), &scope, &access)
     }
 }
 

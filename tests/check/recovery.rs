@@ -29,6 +29,7 @@ fn crashed(change: impl FnOnce(&Bench, &[u8])) -> Bench {
     file.write(30 * 4096, &pattern(2, 2 * 4096)).unwrap();
     session.close(&file);
     file.write(40 * 4096, &pattern(3, 4096)).unwrap();
+    drop(file);
     session.crash();
     change(&bench, &before);
     bench
@@ -80,8 +81,7 @@ fn the_spare_generation_counts_where_only_it_opens() {
         });
     });
     let mut expected = plain();
-    expected[31 * 4096..32 * 4096]
-        .copy_from_slice(&pattern(1, 40 * 4096)[31 * 4096..32 * 4096]);
+    expected[31 * 4096..32 * 4096].copy_from_slice(&pattern(1, 40 * 4096)[31 * 4096..32 * 4096]);
     assert!(repaired(&bench, &["unclean", "spare_generation"]) == expected);
 }
 
@@ -160,9 +160,10 @@ fn whatever_an_operation_was_cut_short_at_is_repaired_to_before_or_after() {
             let before = pattern(1, 30 * 4096 + 100);
             bench.write(&[("f", &before), ("after", &before)]);
             let session = bench.session(false);
-            let after = session.file("after");
-            operation(&after).unwrap();
-            session.close(&after);
+            let whole = session.file("after");
+            operation(&whole).unwrap();
+            session.close(&whole);
+            drop(whole);
             let after = session.read("after");
             let plan = FaultPlan::new();
             let disk = File::options().read(true).write(true).open(bench.backing("f")).unwrap();
@@ -170,6 +171,7 @@ fn whatever_an_operation_was_cut_short_at_is_repaired_to_before_or_after() {
             let file = session.open(Arc::new(faulty));
             plan.add(Fault::at(points, libc::EIO).of_modifications().then_dead());
             let done = operation(&file).and_then(|()| file.sync(SyncScope::All));
+            drop(file);
             session.crash();
             let when = format!("{name}, cut short at change {points}");
             let report = bench.report(&[], 0);

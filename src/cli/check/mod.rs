@@ -35,7 +35,7 @@ use crate::format::METADATA_DIR;
 use crate::keys::{KeyError, Keystore};
 use crate::store::tree::DiskTree;
 use crate::sys::process;
-use crate::volume::{Helpers, Volume, VolumeDirectory, VolumeError};
+use crate::volume::{Helpers, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 /// The command.
 pub fn run(args: &CheckArgs, keystore: Option<PathBuf>) -> Outcome {
@@ -145,7 +145,8 @@ impl Check<'_> {
         let slots = keys::damaged_slots(&descriptor, &volume_key, &keyring);
         let slot_finding = |what| MetadataFinding { path: DESCRIPTOR_PATH, what };
         let metadata = slots.into_iter().map(slot_finding).collect();
-        match directory.start(&descriptor, &volume_key, keyring, !self.args.repair) {
+        let use_as = VolumeUse { read_only: !self.args.repair, ..VolumeUse::default() };
+        match directory.start(&descriptor, &volume_key, keyring, use_as) {
             Ok(volume) => Ok(Ok(Ready { volume, metadata, holder })),
             Err(error) => damaged(EPOCHS_PATH, error).map(Err).map_err(named),
         }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{CheckScope, Findings, Problem, Subject};
 use crate::format::{
-    BLOCK_LEN, BlockIndex, CipherOffset, ENTRIES_PER_TAG_PAGE, Entry, FIRST_ENTRIES, Marked,
-    PAGE_LEN, PageIndex, PlainSize, Sealed, blocks_in, entry_place, plain_size, stored_len,
+    BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, ENTRIES_PER_TAG_PAGE, Entry, FIRST_ENTRIES,
+    Marked, PAGE_LEN, PageIndex, PlainSize, Sealed, blocks_in, entry_place, plain_size, stored_len,
 };
 use crate::sys::buffer::AlignedBuf;
 use crate::volume::content::{FileKeys, block_aad};
@@ -18,6 +18,8 @@ use crate::volume::pages::{Page, entry_in};
 #[derive(Default)]
 pub(super) struct Verified {
     pub(super) blocks: u64,
+    /// The digest of the entries.
+    pub(super) sum: ContentSum,
     pub(super) findings: Findings,
     pub(super) interrupted: bool,
 }
@@ -54,6 +56,7 @@ pub(super) fn verify(subject: &Subject, size: PlainSize, scope: &CheckScope<'_>)
 impl Verified {
     fn merge(&mut self, other: Self) {
         self.blocks += other.blocks;
+        self.sum = self.sum.with(other.sum);
         self.findings.merge(other.findings);
     }
 }
@@ -162,6 +165,9 @@ impl Work<'_> {
     fn group(&self, group: u64, page: &Page, run: Option<&Run<'_>>, verified: &mut Verified) {
         let blocks = self.blocks_of(group);
         for block in blocks.clone().map(BlockIndex) {
+            if let Ok(entry) = entry_in(page, block) {
+                self.subject.keys.digest.add(&mut verified.sum, block, &entry);
+            }
             let problem = match run {
                 Some(run) => self.block(block, page, run),
                 None => self.entry(block, page).err(),

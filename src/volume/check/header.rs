@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{FileReport, Problem, Subject};
+use crate::crypto::Secret;
 use crate::format::{
     ENVELOPE_SLOT_LEN, Envelope, FileId, FormatError, Header, PROLOGUE_LEN, Prologue, STATE_LEN,
     StateRecord, Suite,
@@ -25,7 +26,7 @@ pub(super) enum Opened {
     /// It authenticates, and the epoch ended cleanly.
     InOrder(Subject),
     /// It authenticates, but recovery comes first.
-    ToRecover { subject: Subject, unlocked: Unlocked },
+    ToRecover { subject: Subject, dek: Secret },
 }
 
 /// Reads and authenticates the header.
@@ -44,6 +45,11 @@ pub(super) fn open(
         Err(VolumeError::Header(error)) => return Ok(refuse(error, report)),
         Err(error) => return Err(error),
     };
+    if volume.has_crashed() && page.iter().all(|byte| *byte == 0) {
+        let detail = "its first write did not reach the backing store: it will be empty";
+        report.findings.add(Problem::Unclean, detail);
+        return Ok(Opened::Refused);
+    }
     let unlocked = match unlock_page(volume, &page, access) {
         Ok(unlocked) => unlocked,
         Err(refused) => match mend(volume, &page, access) {
@@ -75,7 +81,7 @@ pub(super) fn open(
         Problem::Unclean,
         format!("last written in epoch {}, which did not end cleanly{records}", state.epoch),
     );
-    Ok(Opened::ToRecover { subject, unlocked })
+    Ok(Opened::ToRecover { subject, dek: unlocked.dek })
 }
 
 /// The keys for whoever wants what can be had: by any envelope that opens, whatever else of

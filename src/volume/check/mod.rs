@@ -22,7 +22,7 @@ use super::content::FileKeys;
 use super::error::VolumeError;
 use super::mounted::Volume;
 use super::pages::Page;
-use crate::format::{CipherOffset, PlainSize, StateRecord, plain_size};
+use crate::format::{CipherOffset, ContentSum, PlainSize, StateRecord, plain_size};
 use crate::keys::Access;
 use crate::store::BackingFile;
 use header::Opened;
@@ -89,8 +89,8 @@ impl Volume {
             Opened::Empty | Opened::Refused => return Ok(report),
             Opened::InOrder(subject) => subject,
             Opened::ToRecover { subject, .. } if scope.headers_only => subject,
-            Opened::ToRecover { subject, unlocked } => {
-                match rehearsal::recovered(self, subject, unlocked, access, &mut report)? {
+            Opened::ToRecover { subject, dek } => {
+                match rehearsal::recovered(self, subject, dek, &mut report)? {
                     Some(subject) => subject,
                     None => return Ok(report),
                 }
@@ -109,12 +109,26 @@ impl Volume {
         report.blocks = found.blocks;
         report.interrupted = found.interrupted;
         report.findings.merge(found.findings);
+        let whole = !found.interrupted && (!unclean || !scope.headers_only);
+        if whole && report.findings.worst() < Some(Severity::Unchecked) {
+            subject.check_digest(found.sum, &mut report.findings)?;
+        }
         report.findings.sort();
         Ok(report)
     }
 }
 
 impl Subject {
+    /// Whether the entries are those of the last record. To be asked only where each is in order
+    /// by itself: else the sum is another one in any case.
+    fn check_digest(&self, sum: ContentSum, findings: &mut Findings) -> Result<(), VolumeError> {
+        let StateRecord { digest, sequence, epoch, flags, .. } = self.state;
+        if flags.digest_kept && self.keys.digest.unmask(&digest, sequence, epoch)? != sum {
+            findings.add(Problem::Replayed, "the content digest does not match");
+        }
+        Ok(())
+    }
+
     /// Whether the file ends where its state says.
     fn check_size(&self, findings: &mut Findings) {
         let expected = self.state.size;

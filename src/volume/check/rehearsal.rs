@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::overlay::Overlay;
 use super::{FileReport, Problem, Subject};
+use crate::crypto::Secret;
 use crate::format::{
     BlockIndex, CipherOffset, Entry, Header, PAGE_LEN, PageIndex, PlainSize, blocks_in,
     cipher_size, entry_place, plain_size,
 };
-use crate::keys::Access;
 use crate::store::BackingFile;
-use crate::volume::content::FileKeys;
+use crate::volume::content::{Content, FileKeys};
 use crate::volume::error::VolumeError;
-use crate::volume::file::{EncryptedFile, Unlocked, read_first_page};
+use crate::volume::file::{EncryptedFile, read_first_page};
 use crate::volume::mounted::Volume;
 use crate::volume::pages::{Page, entry_in};
 
@@ -22,13 +22,15 @@ use crate::volume::pages::{Page, entry_in};
 pub(super) fn recovered(
     volume: &Arc<Volume>,
     subject: Subject,
-    unlocked: Unlocked,
-    access: &Access<'_>,
+    dek: Secret,
     report: &mut FileReport,
 ) -> Result<Option<Subject>, VolumeError> {
     let overlay = Arc::new(Overlay::new(Arc::clone(&subject.backing), subject.backing_size));
     let backing = Arc::clone(&overlay) as Arc<dyn BackingFile>;
-    match EncryptedFile::open(volume, Arc::clone(&backing), true, access) {
+    let header = Header::parse(&subject.first)?;
+    let content = Content::closed(volume, Arc::clone(&backing), true);
+    let (page, state) = (subject.first.clone(), subject.state);
+    match EncryptedFile::open_unlocked(content, page, header, subject.keys, state) {
         Ok(_) => {}
         Err(VolumeError::Backing(error)) if error.kind() == std::io::ErrorKind::OutOfMemory => {
             report.findings.add(Problem::TooMuch, "too much of it is to be recovered to try that");
@@ -45,7 +47,7 @@ pub(super) fn recovered(
         return Ok(None);
     }
     let first = read_first_page(&*overlay, backing_size)?;
-    let keys = FileKeys::derive(&unlocked.dek);
+    let keys = FileKeys::derive(&dek);
     let state = Header::parse(&first)?.verify(&first, &keys.state, false)?;
     let size = PlainSize(state.size);
     let before = plain_size(CipherOffset(subject.backing_size)).0;
