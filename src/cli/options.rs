@@ -314,8 +314,8 @@ const MOUNT_8: [&str; 20] = [
 ];
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
-                     acl, noacl, durability=, writeback=, ttl=, threads=, cache_entries=, cache_ttl=, \
-                     rotation_days=, key_check=, key_id=, bucket_key, bucket_key_ttl=, \
+                     acl, noacl, durability=, writeback=, ttl=, threads=, cache_entries=, \
+                     cache_ttl=, rotation_days=, key_check=, key_id=, bucket_key, bucket_key_ttl=, \
                      bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
                      audit_segment=, nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \

@@ -164,8 +164,8 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    /// Commits and syncs what was written, drops DEKs that have grown too old or whose keys may not be used, and once a day lets
-    /// keys rotate.
+    /// Commits and syncs what was written, drops DEKs that have grown too old or whose keys may
+    /// not be used, and once a day lets keys rotate.
     fn run(&self, stop: &Receiver<()>) {
         self.maintain();
         let (mut maintained, mut checked) = (Instant::now(), Instant::now());
