@@ -135,6 +135,69 @@ fn a_block_put_back_without_its_entry() {
     assert_eq!(findings(&repaired, "f"), [in_blocks("older_block", 50, 1)]);
 }
 
+/// A file of `blocks` blocks of which one was overwritten, and what was before.
+fn overwritten(blocks: usize, block: usize) -> (Bench, Vec<u8>) {
+    let bench = Bench::new();
+    bench.write(&[("f", &pattern(1, blocks * 4096))]);
+    let old = fs::read(bench.backing("f")).unwrap();
+    let session = bench.session(false);
+    let file = session.file("f");
+    file.write(block as u64 * 4096, &pattern(9, 4096)).unwrap();
+    session.close(&file);
+    drop(file);
+    session.end();
+    bench.report(&[], 0);
+    (bench, old)
+}
+
+#[test]
+fn a_block_put_back_with_its_entry_or_with_its_page_of_entries() {
+    for (blocks, block, entries) in [
+        (100, 50, entry_at(50)..entry_at(51)),
+        (100, 50, entry_at(16)..block_at(16)),
+        (10, 3, entry_at(3)..entry_at(4)),
+    ] {
+        let (bench, old) = overwritten(blocks, block);
+        bench.alter("f", |bytes| {
+            for part in [block_at(block)..block_at(block) + 4096, entries.clone()] {
+                bytes[part.clone()].copy_from_slice(&old[part]);
+            }
+        });
+        let report = bench.report(&[], DAMAGED);
+        assert_eq!(findings(&report, "f"), [of_file("replayed")], "{entries:?}");
+        let report = bench.report(&["--headers-only"], DAMAGED);
+        assert_eq!(findings(&report, "f"), [of_file("replayed")], "{entries:?}");
+        let report = bench.report(&["--repair"], DAMAGED);
+        assert_eq!(findings(&report, "f"), [of_file("replayed")], "{entries:?}");
+    }
+}
+
+#[test]
+fn an_old_page_0_put_back_under_newer_blocks() {
+    let (bench, old) = overwritten(100, 50);
+    bench.alter("f", |bytes| bytes[..4096].copy_from_slice(&old[..4096]));
+    let report = bench.report(&[], DAMAGED);
+    assert_eq!(findings(&report, "f"), [of_file("replayed")]);
+}
+
+#[test]
+fn a_hole_in_place_of_a_block_where_holes_are_allowed() {
+    let bench = Bench::new();
+    let session = bench.session(false);
+    session.write("f", &pattern(1, 60 * 4096));
+    let file = session.file("f");
+    file.punch_hole(4096, 4096).unwrap();
+    session.close(&file);
+    drop(file);
+    session.end();
+    bench.report(&[], 0);
+    bench.alter("f", |bytes| {
+        bytes[block_at(40)..][..4096].fill(0);
+        bytes[entry_at(40)..][..64].fill(0);
+    });
+    assert_eq!(findings(&bench.report(&[], DAMAGED), "f"), [of_file("replayed")]);
+}
+
 #[test]
 fn a_record_that_was_put_back() {
     let bench = Bench::new();

@@ -88,10 +88,21 @@ fn the_spare_generation_counts_where_only_it_opens() {
 #[test]
 fn a_torn_tail_is_cut_off() {
     let bench = crashed(|bench, _| {
-        bench.alter("f", |bytes| bytes[block_at(40)..].fill(0));
+        bench.alter("f", |bytes| bytes[block_at(40)..].fill(0x77));
     });
     let read = repaired(&bench, &["unclean", "torn_tail"]);
     assert!(read == plain()[..40 * 4096]);
+}
+
+/// Recovery made the block a hole in a file without holes: it could not be read any more.
+#[test]
+fn an_appended_block_whose_data_never_came_reads_as_zeros() {
+    let bench = crashed(|bench, _| {
+        bench.alter("f", |bytes| bytes[block_at(40)..].fill(0));
+    });
+    let mut expected = plain();
+    expected[40 * 4096..].fill(0);
+    assert!(repaired(&bench, &["unclean", "spare_generation"]) == expected);
 }
 
 #[test]
@@ -115,7 +126,7 @@ fn damage_before_the_synced_end_is_damage_and_the_rest_is_recovered() {
         bench.alter("f", |bytes| {
             bytes[block_at(2)] ^= 1;
             bytes[block_at(20)..][..4096].fill(0);
-            bytes[block_at(40)..].fill(0);
+            bytes[block_at(40)..].fill(0x77);
         });
     });
     let report = bench.report(&[], DAMAGED);

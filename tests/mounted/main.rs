@@ -3,6 +3,7 @@
 //! which must know the keys that it looks for.
 
 mod bad_input;
+mod check;
 mod command;
 mod crash;
 mod encryption;
