@@ -244,9 +244,6 @@ impl Content {
     /// Writes the state record if it is behind what the file has become. Tries again what a
     /// failed write could not undo.
     pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
-        if !self.is_withdrawn() {
-            self.commit_now()?;
-        }
         if self.unsettled && self.writable && !self.is_withdrawn() {
             if self.sealing()?.on_disk {
                 self.recover()?;
@@ -255,10 +252,6 @@ impl Content {
                 self.unsettled = false;
             }
             self.volume.note_settled(self.file_id());
-        }
-        if self.size.0 == 0 && self.durable.whole_in_flight() {
-            // Opened anew, the file would not tell what must not be written before this.
-            self.flush_now()?;
         }
         let size = self.size.0;
         let (gaps, durable) = (!self.gaps.is_empty(), self.durable.size().0.min(size));

@@ -256,7 +256,12 @@ impl EncryptedFile {
     /// Writes the state record if it is behind; wanted when the last writer closes the file.
     pub fn settle(&self) -> Result<(), VolumeError> {
         self.commit()?;
-        self.writing().settle()
+        let mut content = self.writing();
+        if content.size.0 == 0 && content.durable.whole_in_flight() {
+            // Opened anew, the file would not tell what must not be written before this.
+            content.flush_now()?;
+        }
+        content.settle()
     }
 
     /// What the header says; `None` while the file is empty.
@@ -293,8 +298,9 @@ impl Drop for EncryptedFile {
             content.mark_unsettled();
         }
         let on_disk = content.sealing.as_ref().is_some_and(|sealing| sealing.on_disk);
-        if on_disk && content.durable.is_unsynced() {
-            content.volume.note_unsynced(content.file_id(), content.durable.size());
+        if on_disk {
+            let unsynced = content.durable.is_unsynced().then(|| content.durable.size());
+            content.volume.note_closed(content.file_id(), unsynced);
         }
     }
 }

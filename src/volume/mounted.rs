@@ -109,9 +109,12 @@ impl Volume {
         self.unsynced.note_synced(until);
     }
 
-    /// A file is closed of which only the first `durable` bytes are synced.
-    pub(super) fn note_unsynced(&self, file: FileId, durable: PlainSize) {
-        self.unsynced.note(file, durable);
+    /// A file is closed; of one that is not synced, so much of it is durable.
+    pub(super) fn note_closed(&self, file: FileId, unsynced: Option<PlainSize>) {
+        match unsynced {
+            Some(durable) => self.unsynced.note(file, durable),
+            None => self.unsynced.forget(file),
+        }
     }
 
     /// How far a file that is just opened, of `size` bytes, last written in `epoch`, is durable.

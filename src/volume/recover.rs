@@ -171,8 +171,9 @@ impl Content {
             let standing = self.standing(block, &entry, hole_allowed)?;
             if entry == Entry::Hole && hole_allowed {
                 self.clear_punched_data(block)?;
-                found.new_holes = true;
             }
+            // Also where an entry was written and its data was not.
+            found.new_holes |= matches!(standing, Standing::Opens(Entry::Hole));
             if let Standing::Opens(other) | Standing::Short(other) = standing
                 && other != entry
             {

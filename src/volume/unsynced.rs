@@ -28,6 +28,14 @@ impl Unsynced {
         noted.files.insert(file, (durable, note));
     }
 
+    /// The file was synced before it was closed.
+    pub(super) fn forget(&self, file: FileId) {
+        let mut noted = self.lock();
+        if !noted.files.is_empty() {
+            noted.files.remove(&file);
+        }
+    }
+
     /// How much of the file is synced; `None` if all of it is.
     pub(super) fn find(&self, file: FileId) -> Option<PlainSize> {
         self.lock().files.get(&file).map(|(durable, _)| *durable)

@@ -27,7 +27,7 @@ impl TestVolume {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let directory = tempfile::tempdir_in(parent).unwrap();
         let mut volume = Self { directory, volume: None };
-        volume.mount();
+        volume.mount(false);
         volume
     }
 
@@ -39,13 +39,19 @@ impl TestVolume {
     pub fn remount(&mut self) {
         self.volume().end_epoch().unwrap();
         self.volume = None;
-        self.mount();
+        self.mount(false);
     }
 
     /// Forgets the mount as a killed process does, and mounts again.
     pub fn crash(&mut self) {
         self.volume = None;
-        self.mount();
+        self.mount(false);
+    }
+
+    /// The same, and mounts for reading only: nothing is recovered, no epoch begun.
+    pub fn crash_and_look(&mut self) {
+        self.volume = None;
+        self.mount(true);
     }
 
     /// Opens a file for writing.
@@ -72,7 +78,7 @@ impl TestVolume {
         })
     }
 
-    fn mount(&mut self) {
+    fn mount(&mut self, read_only: bool) {
         let tree = Arc::new(DiskTree::open(self.directory.path()).unwrap());
         let directory = VolumeDirectory::claim(tree, "a test").unwrap();
         let cache = DekCache::new(16, Duration::from_secs(60));
@@ -99,8 +105,8 @@ impl TestVolume {
                 (descriptor, made.dek)
             }
         };
-        self.volume =
-            Some(directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap());
+        let volume_use = VolumeUse { read_only, ..VolumeUse::default() };
+        self.volume = Some(directory.start(&descriptor, &volume_key, keyring, volume_use).unwrap());
     }
 }
 

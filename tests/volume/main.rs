@@ -6,5 +6,6 @@ mod faults;
 mod harness;
 mod model;
 mod oracle;
+mod power;
 mod rewrap;
 mod tamper;
