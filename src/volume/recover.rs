@@ -179,8 +179,6 @@ impl Content {
             {
                 set_entry_in(&mut page, block, &other);
                 found.reverted += 1;
-                // An entry that was written and its data not, past the size in the record.
-                found.new_holes |= other == Entry::Hole;
             }
             if known.waiting.contains_key(&block) {
                 continue;
