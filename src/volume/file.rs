@@ -320,6 +320,9 @@ pub(super) fn read_first_page(
     Ok(page)
 }
 
+/// What is wrong with a record of an epoch that has not begun.
+pub(super) const EPOCH_TO_COME: &str = "state record (epoch to come)";
+
 /// What an unlocked header gives.
 pub(super) struct Unlocked {
     pub(super) dek: Secret,
@@ -360,7 +363,7 @@ pub(super) fn unlock(
             },
         };
         if state.epoch > volume.epoch() {
-            return Err(FormatError::Malformed { what: "state record (epoch to come)" }.into());
+            return Err(FormatError::Malformed { what: EPOCH_TO_COME }.into());
         }
         return Ok(Unlocked { dek, keys, state });
     }

@@ -1,9 +1,13 @@
 //! Damage of every kind but single flips: cuts, zeros, swaps, replays, foreign files. The
 //! findings name the blocks, and nothing of it is repaired.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 
 use serde_json::{Value, json};
+use ssefs::store::disk::DiskFile;
+use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
+use ssefs::volume::Problem;
 
 use crate::harness::{Bench, DAMAGED, block_at, contents, entry_at, pattern};
 
@@ -212,6 +216,25 @@ fn a_record_that_was_put_back() {
     });
     let report = bench.report(&[], DAMAGED);
     assert_eq!(findings(&report, "f"), [of_file("state_record")]);
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_not_taken_for_altered() {
+    let bench = Bench::new();
+    bench.write(&[("f", &pattern(1, 100 * 4096))]);
+    let session = bench.session(true);
+    let file = File::open(bench.backing("f")).unwrap();
+    let plan = FaultPlan::new();
+    let faulty = FaultyFile::new(DiskFile::from(OwnedFd::from(file)), &plan);
+    // Page 0, the run as a whole, and then page by page: the fourth is block 1.
+    for nth in [1, 3] {
+        plan.add(Fault::at(nth, libc::EIO).of(CallKind::Read));
+    }
+    let report = session.check(faulty, false).unwrap();
+    let found: Vec<_> =
+        report.findings.list().iter().map(|it| (it.problem, it.blocks.clone())).collect();
+    assert_eq!(found, [(Problem::Unreadable, Some(1..2))]);
+    assert_eq!(report.blocks, 99);
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub fn what(problem: Problem) -> &'static str {
         Problem::Header => "its header is damaged",
         Problem::Envelope => "its wrapped data key is damaged",
         Problem::StateRecord => "its state record does not authenticate",
+        Problem::LaterEpoch => "was written in an epoch that has not begun",
         Problem::SpareSlot => "its spare envelope slot is damaged",
         Problem::SpareEnvelope => "only its spare envelope opens",
         Problem::Size => "does not have its authenticated size",
@@ -44,6 +45,7 @@ pub fn advice(problem: Problem) -> &'static str {
         | Problem::SpareGeneration
         | Problem::TooMuch => "done when it is opened for writing, or with --repair",
         Problem::Unreadable => "see the kernel's log, replace the disk, restore from a backup",
+        Problem::LaterEpoch => "put .ssefs/epochs.json back as it was, or restore the file",
         Problem::Replayed | Problem::OlderBlock => {
             "restore the file from a backup; find out who wrote to the backing directory"
         }

@@ -109,6 +109,10 @@ impl Checking<'_> {
             if !self.mounted || report.findings.worst() < Some(Severity::Unchecked) {
                 return Ok(Looked::At(report));
             }
+            if report.findings.tell_of(Problem::LaterEpoch) {
+                // Another mount has begun since the epochs were read.
+                return Ok(Looked::Busy);
+            }
             let after = file.disk.stat()?;
             written |= (before.mtime, before.size) != (after.mtime, after.size);
             if attempt + 1 == ATTEMPTS && !written {

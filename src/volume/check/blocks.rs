@@ -24,12 +24,19 @@ pub(super) struct Verified {
     pub(super) interrupted: bool,
 }
 
-/// Verifies all blocks of a file of `size` bytes.
-pub(super) fn verify(subject: &Subject, size: PlainSize, scope: &CheckScope<'_>) -> Verified {
+/// Verifies all blocks of a file of `size` bytes. Entries that are `ahead` of their data tell
+/// only whether they are whole.
+pub(super) fn verify(
+    subject: &Subject,
+    size: PlainSize,
+    ahead: bool,
+    scope: &CheckScope<'_>,
+) -> Verified {
     let groups = groups_in(blocks_in(size));
     let work = Work {
         subject,
         size,
+        ahead,
         scope,
         groups,
         next: AtomicU64::new(0),
@@ -65,6 +72,7 @@ impl Verified {
 struct Work<'a> {
     subject: &'a Subject,
     size: PlainSize,
+    ahead: bool,
     scope: &'a CheckScope<'a>,
     groups: u64,
     /// The first chunk that nobody has taken.
@@ -178,7 +186,7 @@ impl Work<'_> {
             }
         }
         for block in (blocks.end..first_block(group + 1)).map(BlockIndex) {
-            if entry_in(page, block) != Ok(Entry::Hole) {
+            if entry_in(page, block) != Ok(Entry::Hole) && !self.ahead {
                 verified.findings.add_blocks(Problem::EntryPastEnd, block.0..block.0 + 1);
             }
         }
@@ -187,6 +195,7 @@ impl Work<'_> {
     fn entry(&self, block: BlockIndex, page: &Page) -> Result<Entry, Problem> {
         match entry_in(page, block) {
             Err(_) => Err(Problem::Entry),
+            Ok(entry) if self.ahead => Ok(entry),
             Ok(Entry::Hole) if !self.subject.state.flags.may_have_holes => Err(Problem::Zeroed),
             Ok(Entry::Stored(marked))
                 if usize::from(marked.current.len) != stored_len(block, self.size) =>

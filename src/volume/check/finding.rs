@@ -29,6 +29,8 @@ pub enum Problem {
     Envelope,
     /// No state record authenticates, or only one where there must be two.
     StateRecord,
+    /// Its state record tells of an epoch that has not begun.
+    LaterEpoch,
     /// Only the envelope slot that is not in force is damaged: the MAC proves that it was empty.
     SpareSlot,
     /// The envelope in force does not open under its key, and the spare one does.
@@ -85,12 +87,13 @@ pub struct Findings {
 
 impl Problem {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Foreign,
         Self::OtherVolume,
         Self::Header,
         Self::Envelope,
         Self::StateRecord,
+        Self::LaterEpoch,
         Self::SpareSlot,
         Self::SpareEnvelope,
         Self::Size,
@@ -117,6 +120,7 @@ impl Problem {
             | Self::Header
             | Self::Envelope
             | Self::StateRecord
+            | Self::LaterEpoch
             | Self::SpareSlot
             | Self::Size
             | Self::Entry
@@ -143,6 +147,7 @@ impl Problem {
             Self::Header => "header",
             Self::Envelope => "envelope",
             Self::StateRecord => "state_record",
+            Self::LaterEpoch => "later_epoch",
             Self::SpareSlot => "spare_slot",
             Self::SpareEnvelope => "spare_envelope",
             Self::Size => "size",

@@ -13,7 +13,7 @@ use crate::keys::{Access, Binding, KeyError};
 use crate::store::BackingFile;
 use crate::volume::content::FileKeys;
 use crate::volume::error::VolumeError;
-use crate::volume::file::{Unlocked, read_first_page, unlock};
+use crate::volume::file::{EPOCH_TO_COME, Unlocked, read_first_page, unlock};
 use crate::volume::mounted::Volume;
 use crate::volume::pages::Page;
 
@@ -187,6 +187,7 @@ fn refuse_or_fail(error: VolumeError, report: &mut FileReport) -> Result<Opened,
 fn refuse(error: FormatError, report: &mut FileReport) -> Opened {
     let problem = match &error {
         FormatError::Foreign => Problem::Foreign,
+        FormatError::Malformed { what: EPOCH_TO_COME } => Problem::LaterEpoch,
         FormatError::Malformed { what } if what.starts_with("state record") => Problem::StateRecord,
         _ => Problem::Header,
     };

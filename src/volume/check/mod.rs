@@ -22,7 +22,7 @@ use super::content::FileKeys;
 use super::error::VolumeError;
 use super::mounted::Volume;
 use super::pages::Page;
-use crate::format::{CipherOffset, ContentSum, PlainSize, StateRecord, plain_size};
+use crate::format::{CipherOffset, ContentSum, PAGE_LEN, PlainSize, StateRecord, plain_size};
 use crate::keys::Access;
 use crate::store::BackingFile;
 use header::Opened;
@@ -96,20 +96,21 @@ impl Volume {
                 }
             }
         };
-        let unclean = report.findings.tell_of(Problem::Unclean);
-        if !unclean || !scope.headers_only {
+        scope.watcher.advance(PAGE_LEN);
+        // Without its data nobody can tell what recovery will make of it.
+        let ahead = report.findings.tell_of(Problem::Unclean) && scope.headers_only;
+        report.size = match ahead {
+            true => plain_size(CipherOffset(subject.backing_size)).0,
+            false => subject.state.size,
+        };
+        if !ahead {
             subject.check_size(&mut report.findings);
         }
-        report.size = subject.state.size;
-        if unclean && scope.headers_only {
-            // What its size is, only its data can tell.
-            report.size = plain_size(CipherOffset(subject.backing_size)).0;
-        }
-        let found = blocks::verify(&subject, PlainSize(report.size), scope);
+        let found = blocks::verify(&subject, PlainSize(report.size), ahead, scope);
         report.blocks = found.blocks;
         report.interrupted = found.interrupted;
         report.findings.merge(found.findings);
-        let whole = !found.interrupted && (!unclean || !scope.headers_only);
+        let whole = !found.interrupted && !ahead;
         if whole && report.findings.worst() < Some(Severity::Unchecked) {
             subject.check_digest(found.sum, &mut report.findings)?;
         }
