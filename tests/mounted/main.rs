@@ -3,6 +3,7 @@
 //! which must know the keys that it looks for, and `kills`, which must know the fail points.
 
 mod bad_input;
+mod check;
 mod command;
 mod crash;
 mod encryption;
