@@ -105,7 +105,7 @@ fn open(backing: &Path, key: Secret, volume_id: VolumeId) -> Opened {
         key_slots: vec![KeySlot { envelope: made.envelope, supplied: None }],
     };
     directory.create(&descriptor, &made.dek).unwrap();
-    let volume = directory.start(&descriptor, &made.dek, keyring, false).unwrap();
+    let volume = directory.start(&descriptor, &made.dek, keyring, VolumeUse::default()).unwrap();
     let options = FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
     let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
     Opened { fs, volume, volume_key: Needle::of(&made.dek) }
