@@ -19,7 +19,7 @@ use ssefs::format::{
 use ssefs::fs::{FileSystem, FsOptions, NodeId};
 use ssefs::keys::{Access, Binding, Caller, DekCache, KeyProvider, Keyring, SuppliedProvider};
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Volume, VolumeDirectory};
+use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 const MASK: u8 = 0xa5;
