@@ -77,6 +77,17 @@ impl Volume {
         self.epochs.read_only()
     }
 
+    /// How many earlier epochs did not end cleanly.
+    pub fn unclean_epochs(&self) -> usize {
+        self.epochs.unclean()
+    }
+
+    /// Takes all earlier epochs for clean. Only for who has opened, recovered and synced every
+    /// file of the volume.
+    pub fn forget_unclean_epochs(&self) -> Result<(), VolumeError> {
+        self.epochs.forget_unclean()
+    }
+
     /// What is promised for the time after a power cut.
     pub fn durability(&self) -> Durability {
         self.durability

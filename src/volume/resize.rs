@@ -125,15 +125,18 @@ impl Content {
     fn abandon_resize(&mut self, before: PlainSize) {
         let attempt = (|| {
             let target = PlainSize(self.sealing()?.state.size);
-            if target < before && self.has_gathered() {
+            let dropped = target < before && self.has_gathered();
+            if dropped {
                 self.drop_gathered()?;
-                return Err(VolumeError::Unsettled { file: self.file_id() });
             }
             if target < before && self.tail_has_length_for(target)? {
                 let tail = BlockIndex(blocks_in(target) - 1);
                 self.leave_out_of_sum(tail.group_end())?;
                 self.size = target;
                 self.cut(target)?;
+            } else if dropped {
+                // The entry on disk may tell of a block that was not written.
+                return Err(VolumeError::Unsettled { file: self.file_id() });
             } else if before < self.size {
                 let tail = BlockIndex(blocks_in(before) - 1);
                 if let Err(error) = self.reseal_tail(tail, stored_len(tail, before))

@@ -242,10 +242,17 @@ impl Content {
         Ok(())
     }
 
-    /// Lets go of the blocks that wait for a commit: what they were to replace counts.
+    /// Lets go of the blocks that wait for a commit: what is on disk counts, which is what they
+    /// were to replace unless a commit that broke off has written them.
     pub(super) fn drop_gathered(&mut self) -> Result<(), VolumeError> {
         for (block, waiting) in self.gather.take_all() {
-            self.put_entry_ahead(block, &waiting.base)?;
+            let entered = waiting.base.succeeded_by(waiting.sealed);
+            let found = self.entry_that_opens(block, &entered, self.may_be_hole(block));
+            let entry = match found {
+                Ok(Some(entry)) => entry,
+                Ok(None) | Err(_) => entered.reverted().unwrap_or(waiting.base),
+            };
+            self.put_entry_ahead(block, &entry)?;
         }
         Ok(())
     }
