@@ -175,9 +175,10 @@ impl Content {
         self.put_header()?;
         if tail_partial {
             let tail = BlockIndex(old_blocks - 1);
-            if tail >= self.durable.covered() && entry_place(tail).0 != PageIndex(0) {
-                // What is written over in place must not come before its announcement, which
-                // is in another page than the entry.
+            let in_other_page = entry_place(tail).0 != PageIndex(0);
+            if tail >= self.durable.covered() && (self.durable.size().0 > 0 || in_other_page) {
+                // What is written over in place must not come before its announcement. (Of a
+                // new file nothing is there without page 0, which brings both.)
                 self.order_now()?;
             }
             self.reseal_tail(tail, BLOCK_LEN as usize)?;

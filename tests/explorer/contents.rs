@@ -208,6 +208,12 @@ fn a_growth_over_several_blocks_is_there_or_not() {
     insist_on("recovered append-blocks grow-far punch-block");
     insist_on("holes append-blocks allocate");
     insist_on("edge append-blocks allocate");
+    insist_on("holes append-far allocate");
+}
+
+#[test]
+fn a_lost_append_whose_group_is_sparse_is_cut_off() {
+    insist_on("edge cut-aligned append-blocks sync-reopen");
 }
 
 #[test]
