@@ -97,6 +97,25 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Of a backing file of which nothing is known yet.
+    pub(super) fn closed(
+        volume: &Arc<Volume>,
+        backing: Arc<dyn BackingFile>,
+        writable: bool,
+    ) -> Self {
+        Self {
+            volume: Arc::clone(volume),
+            backing,
+            writable,
+            sealing: None,
+            size: PlainSize(0),
+            gaps: BlockRanges::default(),
+            durable: Durable::new(volume.durability(), PlainSize(0)),
+            gather: Gather::new(volume.gathered()),
+            unsettled: false,
+        }
+    }
+
     /// The file's id, for messages; zeros while it has none.
     pub(super) fn file_id(&self) -> FileId {
         self.sealing.as_ref().map_or(FileId([0; 16]), |sealing| sealing.header.prologue.file_id)

@@ -44,8 +44,14 @@ impl Content {
         // The end may lie in a tag page whose first block was never written.
         self.backing.set_size(Self::cipher_end(self.size).0)?;
         if flags.resizing {
-            self.finish_resize()?;
-            self.commit_now()?;
+            match self.finish_resize() {
+                Ok(()) => self.commit_now()?,
+                // Its last block, before or after, was never synced and did not come.
+                Err(VolumeError::Integrity { block, problem, .. }) => log::warn!(
+                    "file {file}: a change of size cannot be finished: block {block}: {problem}"
+                ),
+                Err(error) => return Err(error),
+            }
         }
         let found = self.align_all_entries(PlainSize(size), floor, waiting)?;
         fail_point::hit("volume.recover.after_align");

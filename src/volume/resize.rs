@@ -178,7 +178,12 @@ impl Content {
         }
         self.backing.set_size(Self::cipher_end(size).0)?;
         self.size = size;
-        if tail_partial { self.conclude() } else { Ok(()) }
+        if !tail_partial {
+            return Ok(());
+        }
+        // Without its announcement a size between the two would count.
+        self.order_now()?;
+        self.conclude()
     }
 
     /// Finishes a change of size that a crash has cut short.
@@ -186,6 +191,7 @@ impl Content {
         let target = PlainSize(self.sealing()?.state.size);
         if self.size < target {
             self.grow(target)?;
+            self.order_now()?;
         } else if target < self.size {
             if self.tail_has_length_for(target)? {
                 self.cut(target)?;

@@ -26,7 +26,7 @@ impl Content {
         if data.is_empty() {
             return Ok(());
         }
-        self.begin_write(&blocks)?;
+        self.begin_write(data.len() as u64)?;
         self.barrier_now(&blocks)?;
         let before = self.size;
         if offset.0 <= before.0 {
@@ -52,9 +52,10 @@ impl Content {
         Ok(offset.block().min(last)..end)
     }
 
-    /// What comes before the first change of these blocks.
-    pub(super) fn begin_write(&mut self, blocks: &Range<BlockIndex>) -> Result<(), VolumeError> {
-        self.begin_change(blocks.end.0 - blocks.start.0 + 2)
+    /// What comes before the first change by a write of `len` bytes. Blocks that it skips are not
+    /// sealed.
+    pub(super) fn begin_write(&mut self, len: u64) -> Result<(), VolumeError> {
+        self.begin_change(blocks_in(PlainSize(len)) + 2)
     }
 
     fn write_spans(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {

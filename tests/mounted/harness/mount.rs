@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use ssefs::sys::fail_point::VARIABLE;
+
 use super::scratch::{Scratch, detach, is_mounted};
 use super::{User, is_native, needs_root, skip, succeed, wait_for};
 
@@ -90,6 +92,7 @@ impl Setup {
             binary,
             setup: self,
             daemon: None,
+            fail_point: None,
             panics_forgiven: false,
         };
         mount.mount();
@@ -109,6 +112,7 @@ pub struct Mount {
     binary: PathBuf,
     setup: Setup,
     daemon: Option<Child>,
+    fail_point: Option<String>,
     panics_forgiven: bool,
 }
 
@@ -189,6 +193,22 @@ impl Mount {
         }
     }
 
+    /// Whether it was mounted with this `-o` option.
+    pub fn has_option(&self, option: &str) -> bool {
+        self.setup.options.iter().any(|given| given == option)
+    }
+
+    /// Lets the daemons that are started from now on die at a fail point.
+    pub fn arm(&mut self, fail_point: Option<&str>) {
+        self.fail_point = fail_point.map(str::to_owned);
+    }
+
+    /// Waits for the daemon to die by itself; whether it has.
+    pub fn wait_for_death(&mut self, limit: Duration) -> bool {
+        let Some(daemon) = &mut self.daemon else { return false };
+        wait_for(limit, || daemon.try_wait().unwrap().is_some())
+    }
+
     /// Detaches a dead mount.
     pub fn take_away(&self) {
         if !is_native() {
@@ -230,6 +250,7 @@ impl Mount {
         }
         let mut command = self.command();
         command.arg("mount");
+        command.envs(self.fail_point.iter().map(|name| (VARIABLE, name)));
         command.arg("--keystore").arg(&self.keystore);
         if !options.is_empty() {
             command.arg("-o").arg(options.join(","));
