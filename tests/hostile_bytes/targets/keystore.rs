@@ -22,7 +22,7 @@ pub const ROOT: Key = [0x11; 32];
 pub fn root_json(bytes: &[u8]) {
     let parameters = serde_json::from_slice::<Value>(bytes)
         .ok()
-        .and_then(|mut file| serde_json::from_value(file["argon2id"].take()).ok());
+        .and_then(|mut file| serde_json::from_value(file.get_mut("argon2id")?.take()).ok());
     if parameters.is_some_and(|parameters: Argon2idParameters| cost(&parameters) > CHEAP) {
         return;
     }
