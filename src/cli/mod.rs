@@ -18,6 +18,8 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[doc(hidden)]
+pub mod parsers;
 mod progress;
 mod reason;
 #[allow(dead_code, reason = "for the deletion of a CMK")]

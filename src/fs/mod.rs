@@ -27,6 +27,7 @@ mod pinned;
 mod ranges;
 mod reach;
 mod renames;
+mod resized;
 mod rewrap;
 mod system;
 mod types;
@@ -48,6 +49,7 @@ use self::handles::{DirectoryHandle, FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
+use self::resized::Resized;
 use crate::format::METADATA_DIR;
 use crate::store::tree::DiskTree;
 use crate::volume::{Volume, VolumeError};
@@ -74,6 +76,7 @@ pub struct FileSystem {
     listings: HandleTable<DirectoryHandle>,
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
+    resized: Resized,
 }
 
 /// Who this process is on the backing directory.
@@ -102,6 +105,7 @@ impl FileSystem {
             listings: HandleTable::new(),
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
+            resized: Resized::default(),
             volume,
             tree,
             options,

@@ -46,7 +46,8 @@ impl Classic {
         let ttl = self.fs.options().ttl;
         match result {
             Ok(entry) => {
-                reply.entry(&ttl, &file_attr(entry.node, &entry.attributes), GENERATION);
+                let attributes = file_attr(entry.node, &entry.attributes);
+                reply.entry(&ttl, &attributes, Generation(entry.generation));
             }
             Err(errno) => reply.error(errno),
         }
@@ -74,7 +75,7 @@ impl Filesystem for Classic {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
             Err(Errno::ENOENT) => {
-                reply.entry(&self.fs.options().ttl, &negative_attr(), GENERATION);
+                reply.entry(&self.fs.options().ttl, &negative_attr(), Generation(0));
             }
             result => self.entry(result, reply),
         }
@@ -246,7 +247,7 @@ impl Filesystem for Classic {
             Ok((entry, opened)) => reply.created(
                 &self.fs.options().ttl,
                 &file_attr(entry.node, &entry.attributes),
-                GENERATION,
+                Generation(entry.generation),
                 FileHandle(opened.handle.0),
                 self.open_flags(opened),
             ),
@@ -576,8 +577,5 @@ fn handle(fh: FileHandle) -> Handle {
 fn length(len: usize) -> u32 {
     u32::try_from(len).expect("a request or an attribute is far below 4 GiB")
 }
-
-/// A node id is not given out again while the kernel knows it, so one generation serves all.
-pub(super) const GENERATION: Generation = Generation(0);
 /// The most that one `copy_file_range` does before it answers; the caller asks for the rest.
 const COPY_MAX: u64 = 1 << 30;

@@ -161,6 +161,11 @@ impl EncryptedFile {
         content.recover()
     }
 
+    /// The file's id; zeros while it is empty.
+    pub fn file_id(&self) -> FileId {
+        self.reading().file_id()
+    }
+
     /// Whether the backing file may be written.
     pub fn is_writable(&self) -> bool {
         self.reading().writable
@@ -182,7 +187,7 @@ impl EncryptedFile {
         loop {
             let mut content = self.writing();
             let blocks = content.blocks_changed_by(offset, data.len() as u64)?;
-            content.begin_write(&blocks)?;
+            content.begin_write(data.len() as u64)?;
             if content.must_wait(&blocks) {
                 drop(content);
                 self.barrier(&blocks)?;

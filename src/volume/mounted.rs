@@ -109,6 +109,11 @@ impl Volume {
         self.unsynced.note_synced(until);
     }
 
+    /// The same for one file that nobody has open.
+    pub fn note_file_synced(&self, file: FileId, until: u64) {
+        self.unsynced.note_file_synced(file, until);
+    }
+
     /// A file is closed; of one that is not synced, so much of it is durable.
     pub(super) fn note_closed(&self, file: FileId, unsynced: Option<PlainSize>) {
         match unsynced {
