@@ -119,7 +119,8 @@ fn flips_in_the_data_are_found() {
 fn any_flip_is_found() {
     let files = Files::make();
     let session = files.bench.session(true);
-    proptest!(ProptestConfig::with_cases(300), |(file in 0..4usize, place in any::<u64>(), bit in 0..8u8)| {
+    let config = ProptestConfig::with_cases(300);
+    proptest!(config, |(file in 0..4usize, place in any::<u64>(), bit in 0..8u8)| {
         let (name, image) = &files.images[file];
         let at = (place % image.len() as u64) as usize;
         found(&session, name, image, at, bit, false);
