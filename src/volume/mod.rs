@@ -1,6 +1,5 @@
 //! Encrypted files of a volume: read, write, truncate, sync, recover, check. Knows nothing of
-//! FUSE and
-//! inodes.
+//! FUSE and inodes.
 //!
 //! A volume is found and locked through [`VolumeDirectory`], becomes a [`Volume`] with its keys,
 //! and opens backing files as [`EncryptedFile`]s.
