@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ssefs::store::BackingFile;
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::recorder::{Change, DroppedSyncs, Fate, RecordedFile, Segment};
+use ssefs::volume::Durability;
 
 use super::harness::TestVolume;
 use super::model::{Allowed, Found, Promise};
@@ -103,6 +104,8 @@ struct State<'a> {
 pub struct Exploration<'a> {
     pub sequence: &'a Sequence,
     pub death: Death,
+    /// What the mounts promise.
+    pub durability: Durability,
     /// Syncs of the file that are not done.
     pub dropped: DroppedSyncs,
     pub limits: Limits,
@@ -111,7 +114,7 @@ pub struct Exploration<'a> {
 impl Exploration<'_> {
     /// Looks at all of it.
     pub fn run(&self, random: &mut Random) -> (Tally, Vec<Finding>) {
-        let mut volume = TestVolume::new();
+        let mut volume = TestVolume::with(self.durability);
         let played = play(&mut volume, self.sequence, self.dropped);
         let states = self.states(&played, random);
         let mut tally = Tally { sequences: 1, states: states.len() as u64, ..Tally::default() };
@@ -142,9 +145,10 @@ impl Exploration<'_> {
     fn states<'p>(&self, played: &'p Played, random: &mut Random) -> Vec<State<'p>> {
         let mut seen = HashSet::new();
         let mut states = Vec::new();
-        let least = match self.death {
-            Death::OfPower => Promise::Synced,
-            Death::OfProcess => Promise::Closed,
+        let least = match (self.death, self.durability) {
+            (Death::OfPower, _) => Promise::Synced,
+            (Death::OfProcess, Durability::Power) => Promise::Closed,
+            (Death::OfProcess, Durability::Process) => Promise::Answered,
         };
         for (number, segment) in played.segments.iter().enumerate() {
             for (fates, end) in self.crashes_of(segment, self.limits.crashes, random) {

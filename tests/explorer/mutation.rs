@@ -2,6 +2,7 @@
 
 use ssefs::store::SyncScope;
 use ssefs::store::recorder::DroppedSyncs;
+use ssefs::volume::Durability;
 
 use super::explore::{Death, Exploration, Finding, Limits};
 use super::harness::TestVolume;
@@ -20,37 +21,47 @@ fn sequences() -> impl Iterator<Item = Sequence> {
     })
 }
 
-fn findings(sequence: &Sequence, dropped: DroppedSyncs) -> Vec<Finding> {
-    let exploration = Exploration { sequence, death: Death::OfPower, dropped, limits: LIMITS };
+fn findings(sequence: &Sequence, durability: Durability, dropped: DroppedSyncs) -> Vec<Finding> {
+    let death = Death::OfPower;
+    let exploration = Exploration { sequence, death, durability, dropped, limits: LIMITS };
     exploration.run(&mut Random::new(1)).1
 }
 
 /// How much is found over all sequences, and how much of it is lost for good.
-fn count(dropped: DroppedSyncs) -> (usize, usize) {
-    let found: Vec<Finding> = sequences().flat_map(|it| findings(&it, dropped)).collect();
+fn count(durability: Durability, dropped: DroppedSyncs) -> (usize, usize) {
+    let found: Vec<Finding> =
+        sequences().flat_map(|it| findings(&it, durability, dropped)).collect();
     let is_lost = |finding: &&Finding| finding.what.contains("promised");
     let lost = found.iter().filter(is_lost).count();
-    println!("{dropped:?} dropped: {} findings, {lost} of them blocks lost", found.len());
+    println!(
+        "durability {durability:?}, syncs dropped {dropped:?}: {} findings, {lost} blocks lost",
+        found.len()
+    );
     (found.len(), lost)
 }
 
 #[test]
 fn without_its_syncs_it_fails() {
-    assert_eq!(count(DroppedSyncs::None), (0, 0));
-    // The barrier within a commit, then every one.
-    for dropped in [DroppedSyncs::Of(SyncScope::Data), DroppedSyncs::All] {
-        let (found, lost) = count(dropped);
-        assert!(found >= 100 && lost >= 20, "{dropped:?}: {found} findings, {lost} blocks lost");
+    let (power, process) = (Durability::Power, Durability::Process);
+    assert_eq!(count(power, DroppedSyncs::None), (0, 0));
+    // The barrier within a commit, every sync, and a mount that asks for no barrier.
+    for (durability, dropped) in [
+        (power, DroppedSyncs::Of(SyncScope::Data)),
+        (power, DroppedSyncs::All),
+        (process, DroppedSyncs::None),
+    ] {
+        let (found, lost) = count(durability, dropped);
+        assert!(found >= 100 && lost >= 20, "{found} findings, {lost} blocks lost");
     }
 }
 
 #[test]
 fn each_sync_that_comes_before_data_is_missed() {
-    let (mut missed, mut all) = (0, 0);
+    let (mut missed, mut all, power) = (0, 0, Durability::Power);
     for sequence in sequences() {
         let played = play(&mut TestVolume::new(), &sequence, DroppedSyncs::None);
         for nth in 0..played.segments.len() - 1 {
-            let found = findings(&sequence, DroppedSyncs::Nth(nth));
+            let found = findings(&sequence, power, DroppedSyncs::Nth(nth));
             all += 1;
             missed += usize::from(!found.is_empty());
             if found.is_empty() {

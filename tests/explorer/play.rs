@@ -41,19 +41,16 @@ pub fn play(volume: &mut TestVolume, sequence: &Sequence, dropped: DroppedSyncs)
         let (content, envelope) = (content.clone(), found.envelope);
         history.add(Version { content, envelope, begun, by_write: operation.is_write() });
         history.promise(Promise::Answered, backing.position());
-        match then {
-            Then::Nothing => {}
-            Then::Sync => {
-                // All, so that it can be told from a barrier within.
-                file.sync(SyncScope::All).unwrap();
-                history.promise(Promise::Synced, backing.position());
-            }
-            Then::Reopen => {
-                close(&file);
-                drop(file);
-                history.promise(Promise::Closed, backing.position());
-                file = volume.open(&backing).unwrap();
-            }
+        if matches!(then, Then::Sync | Then::SyncAndReopen) {
+            // All, so that it can be told from a barrier within.
+            file.sync(SyncScope::All).unwrap();
+            history.promise(Promise::Synced, backing.position());
+        }
+        if matches!(then, Then::Reopen | Then::SyncAndReopen) {
+            close(&file);
+            drop(file);
+            history.promise(Promise::Closed, backing.position());
+            file = volume.open(&backing).unwrap();
         }
     }
     Played { segments: backing.segments(), history }

@@ -1,5 +1,5 @@
 //! Sequences: what the file is at first, up to three changes, and after each of them nothing, a
-//! sync, or closing and opening again.
+//! sync, closing and opening again, or both.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,10 +39,15 @@ pub enum Then {
     Nothing,
     Sync,
     Reopen,
+    SyncAndReopen,
 }
 
-const THENS: [(Then, &str); 3] =
-    [(Then::Nothing, ""), (Then::Sync, "sync"), (Then::Reopen, "reopen")];
+const THENS: [(Then, &str); 4] = [
+    (Then::Nothing, ""),
+    (Then::Sync, "sync"),
+    (Then::Reopen, "reopen"),
+    (Then::SyncAndReopen, "sync-reopen"),
+];
 
 /// What is done to one file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,8 @@ pub struct Settings {
     seconds: Option<u64>,
     /// `SSEFS_EXPLORER_SEQUENCE`: this one alone, with all its crashes.
     pub sequence: Option<String>,
+    /// Threads: all processors where the time was asked for, one where others test too.
+    pub workers: usize,
 }
 
 impl Settings {
@@ -23,11 +25,14 @@ impl Settings {
             let now = std::time::SystemTime::now();
             now.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
         };
-        let seconds = number("SSEFS_EXPLORER_SECONDS").unwrap_or(seconds);
+        let asked_for = number("SSEFS_EXPLORER_SECONDS");
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let seconds = asked_for.unwrap_or(seconds);
         Self {
             seed: number("SSEFS_EXPLORER_SEED").unwrap_or_else(clock),
             seconds: (seconds > 0).then_some(seconds),
             sequence: std::env::var("SSEFS_EXPLORER_SEQUENCE").ok(),
+            workers: if asked_for.is_some() { processors } else { 1 },
         }
     }
 

@@ -3,9 +3,11 @@
 //! which must know the keys that it looks for, and `kills`, which must know the fail points.
 
 mod bad_input;
+mod check;
 mod command;
 mod crash;
 mod encryption;
+mod faults;
 mod harness;
 mod key_command;
 mod keys;
@@ -17,6 +19,7 @@ mod posix;
 mod programs;
 mod rekey;
 mod residue;
+mod resources;
 mod rewrap;
 
 /// What child processes of these tests do.

@@ -8,6 +8,7 @@ use ssefs::format::BlockIndex;
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::{BackingFile, SyncScope};
+use ssefs::volume::Durability;
 
 use super::harness::{TestVolume, pattern};
 use super::model::{Step, content, step};
@@ -147,7 +148,11 @@ proptest! {
 
 #[test]
 fn two_deaths_in_a_row_lose_nothing() {
-    let mut volume = TestVolume::new();
+    die_twice(TestVolume::new());
+    die_twice(TestVolume::with(Durability::Process));
+}
+
+fn die_twice(mut volume: TestVolume) {
     let plan = FaultPlan::new();
     let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
     let old = pattern(1, 100 * 4096);

@@ -11,22 +11,28 @@ use ssefs::format::{
 use ssefs::keys::{Access, Binding, DekCache, KeyError, KeyProvider, Keyring};
 use ssefs::store::BackingFile;
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError, VolumeUse};
+use ssefs::volume::{Durability, EncryptedFile, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 /// A volume that can be unmounted cleanly, or lost as in a crash, and mounted again.
 pub struct TestVolume {
     directory: tempfile::TempDir,
     volume: Option<Arc<Volume>>,
+    durability: Durability,
 }
 
 impl TestVolume {
     /// A new volume, mounted.
     pub fn new() -> Self {
+        Self::with(Durability::Power)
+    }
+
+    /// The same, with this promise at each mount.
+    pub fn with(durability: Durability) -> Self {
         // In memory where there is such a place: each mount syncs, and tests mount often.
         let memory = std::path::Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let directory = tempfile::tempdir_in(parent).unwrap();
-        let mut volume = Self { directory, volume: None };
+        let mut volume = Self { directory, volume: None, durability };
         volume.mount(false);
         volume
     }
@@ -105,7 +111,7 @@ impl TestVolume {
                 (descriptor, made.dek)
             }
         };
-        let volume_use = VolumeUse { read_only, ..VolumeUse::default() };
+        let volume_use = VolumeUse { read_only, durability: self.durability };
         self.volume = Some(directory.start(&descriptor, &volume_key, keyring, volume_use).unwrap());
     }
 }

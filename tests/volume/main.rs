@@ -2,6 +2,7 @@
 //! through process deaths and backing faults, under tampering, and against another AES-GCM.
 
 mod crash;
+mod every_fault;
 mod faults;
 mod harness;
 mod model;

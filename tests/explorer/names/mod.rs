@@ -233,4 +233,12 @@ fn names_lead_to_what_was_promised_after_a_power_cut() {
     assert!(by_hand || tally.scripts >= 17 && tally.states >= 200, "{tally:?}");
 }
 
+#[test]
+fn what_a_rename_has_synced_is_not_written_over_in_place() {
+    let mut tally = Tally::default();
+    let broken = explore(&script("save overwrite sync-b"), 60, &mut Random::new(1), &mut tally);
+    assert!(broken.is_empty(), "{}\n    {}", broken[0].what, broken[0].crash);
+    assert!(tally.states > 20, "{tally:?}");
+}
+
 const MANY: usize = 500;
