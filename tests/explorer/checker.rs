@@ -8,15 +8,15 @@ use std::sync::Arc;
 use ssefs::keys::Access;
 use ssefs::store::BackingFile;
 use ssefs::store::memory::MemoryFile;
-use ssefs::volume::{CheckScope, FileReport, Helpers, Severity, Watcher};
+use ssefs::volume::{CheckScope, FileReport, Severity, SpareThreads, Watcher};
 
 use super::harness::TestVolume;
 
 /// Asks the checker, which changes nothing.
 pub fn ask(volume: &TestVolume, content: &MemoryFile) -> Result<FileReport, String> {
     let backing: Arc<dyn BackingFile> = Arc::new(content.snapshot());
-    let helpers = Helpers::new(0);
-    let scope = CheckScope { headers_only: false, helpers: &helpers, watcher: &Nobody };
+    let spare_threads = SpareThreads::new(0);
+    let scope = CheckScope { headers_only: false, spare_threads: &spare_threads, watcher: &Nobody };
     let access = Access::own(&PathBuf::new);
     volume.volume().check_file(backing, &scope, &access).map_err(|error| error.to_string())
 }
