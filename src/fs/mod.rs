@@ -34,8 +34,8 @@ mod xattrs;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -71,6 +71,7 @@ pub struct FileSystem {
     files: HandleTable<FileHandle>,
     listings: HandleTable<DirectoryHandle>,
     counters: Counters,
+    transport: OnceLock<&'static str>,
 }
 
 /// Who this process is on the backing directory.
@@ -98,6 +99,7 @@ impl FileSystem {
             files: HandleTable::new(),
             listings: HandleTable::new(),
             counters: Counters::default(),
+            transport: OnceLock::new(),
             volume,
             tree,
             options,
@@ -107,6 +109,11 @@ impl FileSystem {
     /// How it was mounted.
     pub fn options(&self) -> &FsOptions {
         &self.options
+    }
+
+    /// Remembers, for the statistics, how requests reach it. The first call counts.
+    pub fn set_transport(&self, name: &'static str) {
+        self.transport.get_or_init(|| name);
     }
 
     /// Refuses or allows changes from now on.

@@ -9,3 +9,4 @@ pub mod fd;
 pub mod lease;
 pub mod locked;
 pub mod process;
+pub mod uring;

@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use super::scratch::{Scratch, detach, is_mounted};
-use super::{User, is_native, needs_root, skip, succeed, wait_for};
+use super::{User, is_native, needs_root, skip, succeed, transport, wait_for};
 
 /// How to mount: options, mode, who may look.
 #[derive(Clone, Default)]
@@ -201,6 +201,7 @@ impl Mount {
         if self.setup.others {
             options.push("allow_other".to_owned());
         }
+        options.extend(transport());
         let mut command = self.command();
         command.arg("mount");
         command.arg("--keystore").arg(&self.keystore);
