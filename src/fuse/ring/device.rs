@@ -6,9 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::UnmountFlags;
 
-use super::super::attach::Attached;
+use super::super::attach::{Attached, device_at};
 use super::super::guard::guarded;
 use super::super::negotiate::MAX_WRITE;
 use super::abi::{
@@ -76,10 +77,26 @@ impl Device {
             return;
         }
         let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-        if let Err(errno) = rustix::mount::unmount(&self.attached.mount_point, flags) {
+        // What others have mounted at this place is not to be hit.
+        let unmounted = match device_at(&self.attached.mount_point) {
+            Ok(found) if found == self.attached.device => {
+                rustix::mount::unmount(&self.attached.mount_point, flags)
+            }
+            _ => Err(rustix::io::Errno::INVAL),
+        };
+        if let Err(errno) = unmounted
+            && !self.has_ended()
+        {
             log::error!("the connection could not be ended ({errno}), so the process is");
             std::process::abort();
         }
+    }
+
+    /// Whether the kernel has ended the connection.
+    fn has_ended(&self) -> bool {
+        let mut asked = [PollFd::new(&self.file, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut asked, Some(&now)).is_ok_and(|_| asked[0].revents().contains(PollFlags::ERR))
     }
 
     fn send(

@@ -57,7 +57,8 @@ impl Worker {
         self.ring.submit()?;
         while let Some(event) = self.ring.next_event() {
             match event {
-                Event::Ended(_, error) => return Err(error),
+                // Whoever was quick to use the mount may have ended it by now.
+                Event::Ended(_, error) if !has_ended(&error) => return Err(error),
                 other => self.take(other),
             }
         }
@@ -149,10 +150,15 @@ impl Worker {
     /// At the end of a connection all entries end. While it lives, one that does is one less to
     /// serve its queue, and somebody may wait for its answer.
     fn ended(&self, entry: &Entry, error: &io::Error) {
-        if !matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) {
+        if !has_ended(error) {
             self.lanes.fail(&format!("queue {}: an entry was lost: {error}", entry.queue()));
         }
     }
+}
+
+/// Whether this is how a connection ends.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 /// The kernel takes no less than it may have to put there.
