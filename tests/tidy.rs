@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ssefs::sys::fail_point::NAMES;
+
 /// One file and what a rule needs of it.
 struct Source {
     /// Relative to the crate, with `/`.
@@ -85,6 +87,27 @@ fn every_module_has_a_rank() {
         let name = name.trim_end_matches(';');
         assert!(rank(name).is_some(), "src/lib.rs: the module {name} has no rank");
     }
+}
+
+#[test]
+fn every_fail_point_is_named_and_placed() {
+    let sources = rust_files(&crate_root().join("src")).into_iter().map(|path| Source::read(&path));
+    let calls: Vec<String> = sources
+        .filter(|source| source.path != "src/sys/fail_point.rs")
+        .flat_map(|source| fail_points(&source.text))
+        .collect();
+    for call in &calls {
+        assert!(NAMES.contains(&call.as_str()), "{call} is not in sys::fail_point::NAMES");
+    }
+    for name in NAMES {
+        assert!(calls.iter().any(|call| call == name), "nothing in src passes {name}");
+    }
+}
+
+/// The names of the fail points that a file passes.
+fn fail_points(text: &str) -> Vec<String> {
+    let calls = text.split("fail_point::hit(").skip(1);
+    calls.map(|rest| rest.split('"').nth(1).unwrap_or_default().to_owned()).collect()
 }
 
 fn imports_point_down_the_rank(source: &Source) -> Vec<Breach> {
@@ -469,7 +492,7 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
 }
 
 mod the_rules_can_fail {
-    use super::{Rule, Source, blank_text, dependencies_without_reason};
+    use super::{Rule, Source, blank_text, dependencies_without_reason, fail_points};
 
     fn lines(rule: Rule, path: &str, text: &str) -> Vec<usize> {
         rule(&Source::new(path, text.to_owned())).iter().map(|breach| breach.line).collect()
@@ -549,5 +572,11 @@ mod the_rules_can_fail {
             blank_text("a(\"unsafe \\\" {\"); // {\nb(r#\"}\"#, '{', 'x', '\\'', &'a T) /* } */;");
         assert!(!code.contains(['{', '}', '"']), "{code}");
         assert!(code.contains("&'a T") && code.lines().count() == 2, "{code}");
+    }
+
+    #[test]
+    fn calls_of_fail_points() {
+        let text = "fail_point::hit(\"a.b\");\nfail_point::hit(name);\n  fail_point::hit(\"c\");";
+        assert_eq!(fail_points(text), ["a.b", "", "c"]);
     }
 }

@@ -110,6 +110,7 @@ impl Request {
                 cache_entries: options.cache_entries,
                 cache_ttl: options.cache_ttl,
                 read_only: options.read_only,
+                durability: options.durability,
             },
             key_check: options.key_check,
             foreground,

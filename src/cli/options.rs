@@ -10,6 +10,7 @@ use super::args::ModeName;
 use super::exit::{Exit, Failure, Outcome};
 use super::kms_options::{KmsChoices, bad_value, number};
 use crate::fuse::{FilesystemFlag, TransportChoice};
+use crate::volume::Durability;
 
 /// What the options ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// `acl`
     pub acl: bool,
+    /// `durability=`
+    pub durability: Durability,
     /// `writeback=`
     pub writeback: bool,
     /// `nonempty`
@@ -73,6 +76,7 @@ impl Default for MountOptions {
             read_only: false,
             allow_other: false,
             acl: false,
+            durability: Durability::Power,
             writeback: true,
             nonempty: false,
             remount: false,
@@ -194,6 +198,7 @@ impl MountOptions {
 
     fn take_value(&mut self, name: &str, value: &OsStr) -> Outcome<bool> {
         match name {
+            "durability" => self.durability = durability(value)?,
             "writeback" => self.writeback = on_or_off(name, value)?,
             "ttl" => self.ttl = seconds(name, value)?,
             "threads" => self.threads = number(name, value, 1..=MAX_THREADS)? as usize,
@@ -266,6 +271,14 @@ fn on_or_off(name: &str, value: &OsStr) -> Outcome<bool> {
     }
 }
 
+fn durability(value: &OsStr) -> Outcome<Durability> {
+    match value.to_str() {
+        Some("power") => Ok(Durability::Power),
+        Some("process") => Ok(Durability::Process),
+        _ => Err(bad_value("durability", value, "'power' or 'process' is possible")),
+    }
+}
+
 fn mode(value: &OsStr) -> Outcome<ModeName> {
     match value.to_str() {
         Some("managed") => Ok(ModeName::Managed),
@@ -314,8 +327,9 @@ const MOUNT_8: [&str; 20] = [
 ];
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, acl, \
-                     noacl, writeback=, ttl=, threads=, transport=, cache_entries=, cache_ttl=, \
-                     rotation_days=, key_check=, key_id=, bucket_key, bucket_key_ttl=, \
+                     noacl, durability=, writeback=, ttl=, threads=, transport=, \
+                     cache_entries=, cache_ttl=, rotation_days=, key_check=, key_id=, \
+                     bucket_key, bucket_key_ttl=, \
                      bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
                      audit_segment=, nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \
@@ -429,6 +443,7 @@ mod tests {
             "cache_entries=0",
             "key_fd=-1",
             "key_fd=2147483648",
+            "durability=none",
             "writeback=yes",
             "mode=aes",
             "key_file=",

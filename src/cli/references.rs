@@ -148,6 +148,7 @@ mod tests {
             cache_entries: 0,
             cache_ttl: Duration::ZERO,
             read_only: false,
+            durability: crate::volume::Durability::default(),
         };
         let volume = unlock(Arc::clone(&tree), &plan, "a test").unwrap();
         std::fs::write(backing.join("empty"), b"").unwrap();

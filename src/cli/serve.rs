@@ -164,11 +164,12 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    /// Drops DEKs that have grown too old or whose keys may not be used, and once a day lets
-    /// keys rotate.
+    /// Commits and syncs what was written, drops DEKs that have grown too old or whose keys may
+    /// not be used, and once a day lets keys rotate.
     fn run(&self, stop: &Receiver<()>) {
         self.maintain();
         let (mut maintained, mut checked) = (Instant::now(), Instant::now());
+        let mut synced = Instant::now();
         let mut failing = false;
         while stop.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
             let flushed = self.volume.keyring().flush();
@@ -176,6 +177,11 @@ impl Upkeep {
                 log::error!("{error}");
             }
             failing = flushed.is_err();
+            let sync_all = synced.elapsed() >= SYNC_EVERY;
+            self.fs.keep_up(sync_all);
+            if sync_all {
+                synced = Instant::now();
+            }
             if checked.elapsed() >= self.check_every {
                 checked = Instant::now();
                 self.fs.withdraw_unusable(|node| self.kernel.drop_file(node));
@@ -194,5 +200,7 @@ impl Upkeep {
     }
 }
 
+/// What was written and nobody has synced is durable after this time.
+const SYNC_EVERY: Duration = Duration::from_secs(30);
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 const MAINTAIN_EVERY: Duration = Duration::from_secs(24 * 3600);

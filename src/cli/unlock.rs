@@ -21,7 +21,7 @@ use crate::keys::{
     SuppliedProvider, SuppliedSource, read_key, read_key_file,
 };
 use crate::store::tree::DiskTree;
-use crate::volume::{DirectoryKind, Volume, VolumeDirectory, VolumeError};
+use crate::volume::{DirectoryKind, Durability, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ pub struct UnlockPlan {
     pub cache_ttl: Duration,
     /// Whether the volume is only read.
     pub read_only: bool,
+    /// What is promised for the time after a power cut.
+    pub durability: Durability,
 }
 
 /// Where a supplied key comes from.
@@ -93,6 +95,12 @@ pub fn unlock(tree: Arc<DiskTree>, plan: &UnlockPlan, holder: &str) -> Outcome<A
     }
 }
 
+impl UnlockPlan {
+    fn use_as(&self) -> VolumeUse {
+        VolumeUse { read_only: self.read_only, durability: self.durability }
+    }
+}
+
 fn make(
     directory: VolumeDirectory,
     plan: &UnlockPlan,
@@ -127,7 +135,7 @@ fn make(
         .map_err(|error| name_directory(error, &plan.backing))?;
     log::info!("{}: made volume {volume_id}", plan.backing.display());
     directory
-        .start(&descriptor, &volume_key, keyring, plan.read_only)
+        .start(&descriptor, &volume_key, keyring, plan.use_as())
         .map_err(|error| name_directory(error, &plan.backing))
 }
 
@@ -155,7 +163,7 @@ fn open(
         log::info!("volume {volume_id}: opened to mode {}", plan.mode);
     }
     directory
-        .start(&descriptor, &volume_key, keyring, plan.read_only)
+        .start(&descriptor, &volume_key, keyring, plan.use_as())
         .map_err(|error| name_directory(error, &plan.backing))
 }
 

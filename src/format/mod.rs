@@ -5,6 +5,7 @@
 //! compile-time assertions and golden vectors.
 
 mod descriptor;
+mod digest;
 mod entry;
 mod envelope;
 mod error;
@@ -18,6 +19,7 @@ pub use descriptor::{
     Argon2idParameters, DESCRIPTOR_NAME, Descriptor, EPOCHS_NAME, EpochRecord, KeySlot,
     METADATA_DIR, SuppliedVerifier,
 };
+pub use digest::{ContentSum, DIGEST_KEY_LABEL, DIGEST_LEN, DigestKey};
 pub use entry::{ENTRY_LEN, Entry, Generation, Marked, Sealed};
 pub use envelope::{ENVELOPE_SLOT_LEN, Envelope, Mode, WRAPPED_DEK_LEN, WrapAlgorithm};
 pub use error::FormatError;

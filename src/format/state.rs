@@ -2,6 +2,7 @@
 //! lies at place `n % 2`. The whole record is authenticated by the state MAC, which also covers
 //! the prologue and both envelope slots.
 
+use super::digest::DIGEST_LEN;
 use super::error::FormatError;
 use crate::crypto::MAC_LEN;
 
@@ -27,8 +28,8 @@ pub struct StateRecord {
     pub flags: StateFlags,
     /// Which envelope slot is in force, 0 or 1.
     pub envelope_slot: u8,
-    /// Reserved for a digest of the content; zero in version 1.
-    pub digest: [u8; 32],
+    /// The masked digest of the content; without the flag `digest_kept` it means nothing.
+    pub digest: [u8; DIGEST_LEN],
 }
 
 /// Flags of a state record.
@@ -38,6 +39,9 @@ pub struct StateFlags {
     pub may_have_holes: bool,
     /// A change of size to `size` is under way; recovery finishes it.
     pub resizing: bool,
+    /// The record has a digest of the content. A file keeps it from the first write on, or from
+    /// a recovery on.
+    pub digest_kept: bool,
 }
 
 impl StateRecord {
@@ -79,18 +83,23 @@ impl StateRecord {
 impl StateFlags {
     const MAY_HAVE_HOLES: u32 = 1;
     const RESIZING: u32 = 2;
+    const DIGEST_KEPT: u32 = 4;
+    const KNOWN: u32 = Self::MAY_HAVE_HOLES | Self::RESIZING | Self::DIGEST_KEPT;
 
     const fn bits(self) -> u32 {
-        self.may_have_holes as u32 * Self::MAY_HAVE_HOLES + self.resizing as u32 * Self::RESIZING
+        self.may_have_holes as u32 * Self::MAY_HAVE_HOLES
+            + self.resizing as u32 * Self::RESIZING
+            + self.digest_kept as u32 * Self::DIGEST_KEPT
     }
 
     const fn from_bits(bits: u32) -> Result<Self, FormatError> {
-        if bits & !(Self::MAY_HAVE_HOLES | Self::RESIZING) != 0 {
+        if bits & !Self::KNOWN != 0 {
             return Err(FormatError::UnknownFlags { found: bits });
         }
         Ok(Self {
             may_have_holes: bits & Self::MAY_HAVE_HOLES != 0,
             resizing: bits & Self::RESIZING != 0,
+            digest_kept: bits & Self::DIGEST_KEPT != 0,
         })
     }
 }
@@ -107,7 +116,7 @@ mod tests {
             durable_size: 3,
             epoch: 4,
             seal_count: 5,
-            flags: StateFlags { may_have_holes: true, resizing: false },
+            flags: StateFlags { may_have_holes: true, resizing: false, digest_kept: true },
             envelope_slot: 1,
             digest: [6; 32],
         };

@@ -165,7 +165,8 @@ impl FileSystem {
         let purpose = if mode.writable { Purpose::Write } else { Purpose::Read };
         let key_id = if mode.writable { self.key_within(site.parent)? } else { None };
         let joined = self.open_inode(caller, node, purpose, key_id.as_ref())?;
-        Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true })
+        let silent_close = self.closes_silently(mode);
+        Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true, silent_close })
     }
 
     /// Gives what was made its owner and shows it, or takes it away again.

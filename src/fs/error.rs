@@ -148,6 +148,8 @@ fn of_volume(error: &VolumeError) -> i32 {
         VolumeError::Header(_)
         | VolumeError::OtherVolume { .. }
         | VolumeError::Integrity { .. }
+        | VolumeError::Replayed { .. }
+        | VolumeError::Unsettled { .. }
         | VolumeError::SizeMismatch { .. }
         | VolumeError::SealsExhausted { .. }
         | VolumeError::InUse { .. }

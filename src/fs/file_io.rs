@@ -6,6 +6,7 @@ use super::change::without_set_ids;
 use super::error::{At, refused};
 use super::open_table::OpenInode;
 use super::{FileSystem, FsError, Handle};
+use crate::store::tree::TimeSet;
 
 impl FileSystem {
     /// Fills `buf` from `offset`; less only at the end of the file.
@@ -39,7 +40,15 @@ impl FileSystem {
         }
         inode
             .change(|file| file.write(offset, data))
-            .map_err(|source| self.volume_error(inode.node(), source))
+            .map_err(|source| self.volume_error(inode.node(), source))?;
+        // What is gathered has not touched the backing file. With the writeback cache the time
+        // is the kernel's to tell.
+        if !self.options.writeback && inode.file().has_gathered() {
+            let disk = inode.disk();
+            let touch = || disk.set_times(TimeSet::Omit, TimeSet::Now).at(inode.node());
+            inode.set_times(touch)?;
+        }
+        Ok(())
     }
 
     /// Takes away the set-user-id bit, and the set-group-id bit of a program.

@@ -16,6 +16,7 @@ mod directory_keys;
 mod error;
 mod file_io;
 mod handles;
+mod keep_up;
 mod listing;
 mod locks;
 mod names;
@@ -29,6 +30,7 @@ mod renames;
 mod rewrap;
 mod system;
 mod types;
+mod waits;
 mod withdrawal;
 mod xattrs;
 
@@ -44,6 +46,7 @@ use self::counters::Counters;
 use self::directories::DirectoryCache;
 use self::error::{At, refused};
 use self::handles::{DirectoryHandle, FileHandle, HandleTable};
+use self::keep_up::ClosedUnsynced;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
 use crate::format::METADATA_DIR;
@@ -71,6 +74,7 @@ pub struct FileSystem {
     files: HandleTable<FileHandle>,
     listings: HandleTable<DirectoryHandle>,
     counters: Counters,
+    closed_unsynced: ClosedUnsynced,
     transport: OnceLock<&'static str>,
 }
 
@@ -99,6 +103,7 @@ impl FileSystem {
             files: HandleTable::new(),
             listings: HandleTable::new(),
             counters: Counters::default(),
+            closed_unsynced: ClosedUnsynced::default(),
             transport: OnceLock::new(),
             volume,
             tree,

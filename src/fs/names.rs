@@ -13,6 +13,7 @@ use super::nodes::{ObjectId, Target};
 use super::pinned::Pinned;
 use super::{Entry, FileSystem, FsError, NodeId, check_new_name, check_old_name};
 use crate::store::tree::{DirFd, FileKind, RenameMode};
+use crate::sys::fail_point;
 
 impl FileSystem {
     /// Removes a name of anything but a directory.
@@ -42,6 +43,8 @@ impl FileSystem {
         check_new_name(new_parent, new_name)?;
         let mode = RenameMode::from_raw(flags).at(parent)?;
         let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
+        self.sync_before_rename((&from, name), (&to, new_name), mode)?;
+        fail_point::hit("fs.rename.after_sync");
 
         let rename = self.nodes.renames().begin();
         let moved = ObjectId::of(&self.tree.stat(&from, name).at(parent)?);

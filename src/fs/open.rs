@@ -20,6 +20,8 @@ use crate::keys::{Access, Caller, Operation};
 use crate::store::SyncScope;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{FileKind, OpenFlags, Stat};
+use crate::sys::fail_point;
+use crate::volume::Durability;
 
 /// What an open is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +47,24 @@ impl FileSystem {
         if mode.truncate {
             self.truncate(caller, used.inode(), 0)?;
         }
-        Ok(Opened { handle: self.hold(caller, used, mode), keep_cache })
+        let silent_close = self.closes_silently(mode);
+        Ok(Opened { handle: self.hold(caller, used, mode), keep_cache, silent_close })
     }
 
-    /// Every write was answered when it was done; there is nothing left to tell.
+    /// Puts what is gathered into the backing file: whoever closes a file finds it complete
+    /// when the daemon dies.
     pub fn flush(&self, handle: Handle) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.flushes);
-        self.file(handle).map(|_| ())
+        let file = self.file(handle)?;
+        match file.writable {
+            true => self.commit(file.inode()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the end of a handle opened for `mode` has nothing to tell.
+    pub(super) fn closes_silently(&self, mode: OpenMode) -> bool {
+        !mode.writable || self.volume.durability() == Durability::Process
     }
 
     /// Closes a handle. With the last one that could write, the file's header is brought up to
@@ -76,6 +89,16 @@ impl FileSystem {
         // First, so that the sync finds nothing to do that would need its time put back.
         self.settle(inode)?;
         inode.file().sync(scope).map_err(|source| self.volume_error(inode.node(), source))
+    }
+
+    /// Writes what is gathered, if anything is.
+    pub(super) fn commit(&self, inode: &OpenInode) -> Result<(), FsError> {
+        if !inode.file().has_gathered() {
+            return Ok(());
+        }
+        inode.keep_time(|file| {
+            file.commit().map_err(|source| self.volume_error(inode.node(), source))
+        })
     }
 
     /// A handle on a file that was opened for `mode`.
@@ -108,9 +131,11 @@ impl FileSystem {
     /// What closing means besides letting go.
     pub(super) fn close(&self, file: &FileHandle) -> Result<(), FsError> {
         let inode = file.inode();
+        fail_point::hit("fs.release.before_settle");
         let settled =
             if file.writable && inode.remove_writer() { self.settle(inode) } else { Ok(()) };
         self.nodes.set_stamp(inode.node(), inode.stamp());
+        self.note_closed(inode);
         settled
     }
 

@@ -119,6 +119,11 @@ impl OpenInode {
         self.node
     }
 
+    /// The object.
+    pub fn object(&self) -> ObjectId {
+        self.object
+    }
+
     /// Excludes others who open the same object.
     pub fn open_alone(&self) -> MutexGuard<'_, ()> {
         lock(&self.opening)

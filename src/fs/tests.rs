@@ -12,7 +12,7 @@ use crate::crypto::Secret;
 use crate::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId};
 use crate::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
 use crate::store::tree::DiskTree;
-use crate::volume::{Volume, VolumeDirectory};
+use crate::volume::{Volume, VolumeDirectory, VolumeUse};
 
 pub const ROOT_CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 pub const USER: Caller = Caller { uid: 12_345, gid: 54_321, pid: 0 };
@@ -146,6 +146,6 @@ fn mount(
             (descriptor, made.dek)
         }
     };
-    let volume = directory.start(&descriptor, &volume_key, keyring, false).unwrap();
+    let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
     (FileSystem::new(Arc::clone(&volume), tree, options.clone()).unwrap(), volume)
 }

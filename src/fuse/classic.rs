@@ -214,7 +214,7 @@ impl Filesystem for Classic {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match guarded("open", || self.fs.open(caller(request), node(ino), flags.0)) {
             Ok(opened) => {
-                let flags = file_flags(opened, self.fs.options());
+                let flags = file_flags(opened);
                 reply.opened(FileHandle(opened.handle.0), flags);
             }
             Err(errno) => reply.error(errno),
@@ -240,7 +240,7 @@ impl Filesystem for Classic {
                 &file_attr(entry.node, &entry.attributes),
                 GENERATION,
                 FileHandle(opened.handle.0),
-                file_flags(opened, self.fs.options()),
+                file_flags(opened),
             ),
             Err(errno) => reply.error(errno),
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 
-use crate::fs::{Attributes, FsOptions, NodeId, Opened, TimeChange, Timestamp};
+use crate::fs::{Attributes, NodeId, Opened, TimeChange, Timestamp};
 use crate::keys::Caller;
 
 /// Who sent the request.
@@ -80,12 +80,11 @@ pub(super) fn file_type(mode: u32) -> FileType {
 }
 
 /// What the kernel may do with a file that was opened.
-pub(super) fn file_flags(opened: Opened, options: &FsOptions) -> FopenFlags {
+pub(super) fn file_flags(opened: Opened) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    // Every write has been answered by then; with the writeback cache the kernel must flush its
-    // own, and ignores this.
-    flags.set(FopenFlags::FOPEN_NOFLUSH, !options.writeback);
+    // With the writeback cache the kernel must flush its own, and ignores this.
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.silent_close);
     flags
 }
 

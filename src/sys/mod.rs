@@ -5,8 +5,10 @@
 pub mod buffer;
 pub mod daemon;
 pub mod directory;
+pub mod fail_point;
 pub mod fd;
 pub mod lease;
 pub mod locked;
 pub mod process;
+pub mod shutdown;
 pub mod uring;

@@ -4,15 +4,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::block_ranges::BlockRanges;
 use super::commit;
+use super::durability::Durable;
 use super::error::VolumeError;
-use super::gaps::Gaps;
+use super::gather::Gather;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
-    BlockIndex, CipherOffset, DATA_KEY_LABEL, Envelope, FileId, Header, PAGE_LEN, PageIndex,
-    PlainSize, STATE_MAC_LABEL, StateFlags, StateRecord, blocks_in, entry_place,
+    BlockIndex, CipherOffset, ContentSum, DATA_KEY_LABEL, DIGEST_KEY_LABEL, DigestKey, Envelope,
+    FileId, Header, PAGE_LEN, PageIndex, PlainSize, STATE_MAC_LABEL, StateFlags, StateRecord,
+    blocks_in, entry_place,
 };
 use crate::store::BackingFile;
 
@@ -22,6 +25,8 @@ pub(super) struct FileKeys {
     pub(super) data: AeadKey,
     /// Authenticates the state record.
     pub(super) state: MacKey,
+    /// Sums up the tags of the blocks.
+    pub(super) digest: DigestKey,
 }
 
 impl FileKeys {
@@ -30,6 +35,7 @@ impl FileKeys {
         Self {
             data: AeadKey::new(&keys.key(DATA_KEY_LABEL)),
             state: MacKey::new(&keys.key(STATE_MAC_LABEL)),
+            digest: DigestKey::new(&keys.key(DIGEST_KEY_LABEL)),
         }
     }
 }
@@ -42,6 +48,11 @@ pub(super) struct Sealing {
     pub(super) pages: EntryPages,
     /// The state record in page 0 of `pages`.
     pub(super) state: StateRecord,
+    /// The content digest of the entries in `pages` and on the backing store; means something
+    /// only where `state` says that it is kept.
+    pub(super) sum: ContentSum,
+    /// The sum that `state` tells.
+    pub(super) told: ContentSum,
     /// Whether page 0 is in the backing file. It is not while the file is empty: the header
     /// then goes with the first write.
     pub(super) on_disk: bool,
@@ -75,9 +86,11 @@ pub(super) struct Content {
     /// The plaintext size.
     pub(super) size: PlainSize,
     /// Skipped blocks that may still be filled.
-    pub(super) gaps: Gaps,
-    /// The size that the last successful sync covered.
-    pub(super) durable: PlainSize,
+    pub(super) gaps: BlockRanges,
+    /// What a power cut cannot take.
+    pub(super) durable: Durable,
+    /// Blocks that wait for the next commit.
+    pub(super) gather: Gather,
     /// Entries may be ahead of the data that they describe: a block that does not open as its
     /// newer generation may open as the one before.
     pub(super) unsettled: bool,
@@ -146,18 +159,40 @@ impl Content {
                 );
             }
         }
-        self.put_state(state)
+        let first_in_epoch = sealing.on_disk && sealing.state.epoch != epoch;
+        self.put_state(state)?;
+        if first_in_epoch {
+            // A power cut must not leave changes under a record that tells of none.
+            self.durable.note_whole_in_flight();
+        }
+        Ok(())
     }
 
-    /// Puts `state` into page 0, and page 0 into the backing file if it is there already. The
-    /// sequence is counted up here, and gaps that the size covers are told as holes.
-    pub(super) fn put_state(&mut self, state: StateRecord) -> Result<(), VolumeError> {
-        let backing = Arc::clone(&self.backing);
+    /// The record to come after the one in page 0: with the next sequence, the content digest,
+    /// and gaps that the size covers told as holes.
+    pub(super) fn next_state(
+        &self,
+        state: StateRecord,
+        sum: ContentSum,
+    ) -> Result<StateRecord, VolumeError> {
         let gaps = self.gaps.begin_before(blocks_in(PlainSize(state.size)));
-        let sealing = self.sealing_mut()?;
+        let sealing = self.sealing()?;
         let flags =
             StateFlags { may_have_holes: state.flags.may_have_holes || gaps, ..state.flags };
-        let state = StateRecord { sequence: sealing.state.sequence + 1, flags, ..state };
+        let sequence = sealing.state.sequence + 1;
+        let digest = match flags.digest_kept {
+            true => sealing.keys()?.digest.mask(sum, sequence, state.epoch),
+            false => state.digest,
+        };
+        Ok(StateRecord { sequence, flags, digest, ..state })
+    }
+
+    /// Puts `state` into page 0, and page 0 into the backing file if it is there already.
+    pub(super) fn put_state(&mut self, state: StateRecord) -> Result<(), VolumeError> {
+        let backing = Arc::clone(&self.backing);
+        let state = self.next_state(state, self.sealing()?.sum)?;
+        self.durable.note_change();
+        let sealing = self.sealing_mut()?;
         if sealing.on_disk {
             let mut page = sealing.pages.first.clone();
             sealing.header.encode_state(&state, &sealing.keys()?.state, &mut page);
@@ -172,7 +207,7 @@ impl Content {
             sealing.header.encode_both_states(&state, &sealing.keys()?.state, &mut page);
             sealing.pages.first = page;
         }
-        sealing.state = state;
+        (sealing.state, sealing.told) = (state, sealing.sum);
         Ok(())
     }
 
@@ -190,6 +225,9 @@ impl Content {
     /// Writes the state record if it is behind what the file has become. Tries again what a
     /// failed write could not undo.
     pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
+        if !self.is_withdrawn() {
+            self.commit_now()?;
+        }
         if self.unsettled && self.writable && !self.is_withdrawn() {
             if self.sealing()?.on_disk {
                 self.recover()?;
@@ -199,15 +237,20 @@ impl Content {
             }
             self.volume.note_settled(self.file_id());
         }
+        if self.size.0 == 0 && self.durable.whole_in_flight() {
+            // Opened anew, the file would not tell what must not be written before this.
+            self.flush_now()?;
+        }
         let size = self.size.0;
-        let (gaps, durable) = (!self.gaps.is_empty(), self.durable.0.min(size));
+        let (gaps, durable) = (!self.gaps.is_empty(), self.durable.size().0.min(size));
         let Some(sealing) = &self.sealing else { return Ok(()) };
         if sealing.keys.is_none() {
             // It was settled when the DEK was withdrawn, and nothing has changed since.
             return Ok(());
         }
         let unused = sealing.state.seal_count.saturating_sub(sealing.seals);
-        let current = sealing.state.size == size && !gaps && unused <= UNUSED_SEALS_KEPT;
+        let told = !sealing.state.flags.digest_kept || sealing.told == sealing.sum;
+        let current = sealing.state.size == size && !gaps && unused <= UNUSED_SEALS_KEPT && told;
         if !sealing.on_disk || !self.writable || current {
             return Ok(());
         }
@@ -218,15 +261,20 @@ impl Content {
         Ok(())
     }
 
-    /// Writes a changed page of entries and takes it over.
+    /// Writes the page with the entry of `block`, changed from `old`, and takes it over.
     pub(super) fn put_entry_page(
         &mut self,
         block: BlockIndex,
+        old: &Page,
         page: Box<Page>,
     ) -> Result<(), VolumeError> {
         let (index, _) = entry_place(block);
         commit::write_page(&*self.backing, index, &page)?;
-        self.sealing_mut()?.pages.put(index, page);
+        self.durable.note_change();
+        let sum = self.sum_after(block, old, &page)?;
+        let sealing = self.sealing_mut()?;
+        sealing.sum = sum;
+        sealing.pages.put(index, page);
         Ok(())
     }
 
@@ -240,14 +288,27 @@ impl Content {
         if let Some(page) = sealing.pages.tag_page(index) {
             return Ok(page);
         }
+        let page = self.entry_page_uncached(block)?;
+        sealing.pages.keep(index, Arc::clone(&page));
+        Ok(page)
+    }
+
+    /// The same, not kept: for whoever goes through all of them.
+    pub(super) fn entry_page_uncached(&self, block: BlockIndex) -> Result<Arc<Page>, VolumeError> {
+        let sealing = self.sealing()?;
+        let (index, _) = entry_place(block);
+        if index == PageIndex(0) {
+            return Ok(Arc::new(*sealing.pages.first));
+        }
+        if let Some(page) = sealing.pages.tag_page(index) {
+            return Ok(page);
+        }
         let mut page = [0; PAGE_LEN as usize];
         let read = self.backing.read_at(&mut page, index.start().0)?;
         if read < page.len() && block.group_start().0 < blocks_in(self.size) {
             return Err(self.tampered(block, "the page of its entry is cut off"));
         }
-        let page = Arc::new(page);
-        sealing.pages.keep(index, Arc::clone(&page));
-        Ok(page)
+        Ok(Arc::new(page))
     }
 
     /// Where the backing file ends when the plaintext has `size` bytes.

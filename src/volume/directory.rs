@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use super::durability::Durability;
 use super::epochs::Epochs;
 use super::error::VolumeError;
 use super::mounted::Volume;
@@ -23,6 +24,15 @@ pub enum DirectoryKind {
     Volume,
     /// Files, but no volume descriptor.
     Foreign,
+}
+
+/// How a volume is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VolumeUse {
+    /// Nothing is changed, not even an epoch is begun.
+    pub read_only: bool,
+    /// What is promised for the time after a power cut.
+    pub durability: Durability,
 }
 
 /// The metadata directory of a volume, locked for this mount.
@@ -116,8 +126,9 @@ impl VolumeDirectory {
         descriptor: &Descriptor,
         volume_key: &Secret,
         keyring: Keyring,
-        read_only: bool,
+        use_as: VolumeUse,
     ) -> Result<Arc<Volume>, VolumeError> {
+        let VolumeUse { read_only, durability } = use_as;
         // Only now is it known that the keys are the right ones: a refusal changes nothing.
         if let Some(lock) = &self.lock {
             self.clears_note = !read_only;
@@ -127,7 +138,7 @@ impl VolumeDirectory {
             }
         }
         let epochs = Epochs::begin(self, descriptor.volume_id, volume_key, read_only)?;
-        Ok(Arc::new(Volume::new(descriptor.volume_id, keyring, epochs)))
+        Ok(Arc::new(Volume::new(descriptor.volume_id, keyring, epochs, durability)))
     }
 
     pub(super) fn read(&self, name: &OsStr) -> Result<Option<Vec<u8>>, VolumeError> {

@@ -68,6 +68,13 @@ impl Epochs {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).is_clean(epoch)
     }
 
+    /// Whether an epoch other than the current one did not end cleanly.
+    pub(super) fn any_other_unclean(&self) -> bool {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = |epoch: &u64| !self.read_only && *epoch == self.current;
+        record.unclean.iter().any(|epoch| !own(epoch))
+    }
+
     /// Whether this mount may change anything.
     pub(super) fn read_only(&self) -> bool {
         self.read_only

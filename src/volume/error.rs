@@ -35,6 +35,21 @@ pub enum VolumeError {
         /// What was found.
         problem: &'static str,
     },
+    /// The blocks are not those that the header was written for: each opens by itself.
+    #[error(
+        "file {file}: its blocks are not those that its header tells of; an older block was put \
+         back, or taken away"
+    )]
+    Replayed {
+        /// The file.
+        file: FileId,
+    },
+    /// A change was begun, failed, and is still to be finished or undone by a recovery.
+    #[error("file {file}: a change that failed is still to be undone")]
+    Unsettled {
+        /// The file.
+        file: FileId,
+    },
     /// The file's size is not the authenticated one.
     #[error("file {file}: size {found} where the header says {expected}")]
     SizeMismatch {

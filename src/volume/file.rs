@@ -1,17 +1,20 @@
 //! An open encrypted file, shared by all handles of its inode.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
+use super::block_ranges::BlockRanges;
 use super::content::{Content, FileKeys, SEALS_RESERVED, Sealing};
 use super::describe::Description;
+use super::durability::Durable;
 use super::error::VolumeError;
-use super::gaps::Gaps;
+use super::gather::Gather;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::Secret;
 use crate::format::{
-    CipherOffset, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize, Prologue,
-    StateFlags, StateRecord, Suite, is_foreign, plain_size,
+    CipherOffset, ContentSum, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize,
+    Prologue, StateFlags, StateRecord, Suite, is_foreign, plain_size,
 };
 use crate::keys::{Access, Binding, KeyError};
 use crate::store::{BackingFile, SyncScope};
@@ -19,8 +22,12 @@ use crate::store::{BackingFile, SyncScope};
 /// An open file. All methods may be called from many threads at once: reads share, changes
 /// exclude.
 pub struct EncryptedFile {
-    /// Held across the backing I/O of one request; never across a key server's answer or a
-    /// sync. Innermost but for the lock of the tag pages.
+    /// Held by a commit or sync from its first step to its last, across the sync itself, while
+    /// the content goes on serving. Outside of `content`.
+    pub(super) commits: Mutex<()>,
+    /// Held across the backing I/O of one request; never across a key server's answer, and
+    /// across a sync only where a change of size or a hole takes several ordered steps.
+    /// Innermost but for the lock of the tag pages.
     content: RwLock<Content>,
 }
 
@@ -40,14 +47,22 @@ impl EncryptedFile {
             writable,
             sealing: None,
             size: PlainSize(0),
-            gaps: Gaps::default(),
-            durable: PlainSize(0),
+            gaps: BlockRanges::default(),
+            durable: Durable::new(volume.durability(), PlainSize(0)),
+            gather: Gather::new(volume.gathered()),
             unsettled: false,
         };
         if backing_size == 0 {
-            return Ok(Self { content: RwLock::new(content) });
+            return Ok(Self::of(content));
         }
         let page = read_first_page(&*content.backing, backing_size)?;
+        if volume.has_crashed() && page.iter().all(|byte| *byte == 0) {
+            log::warn!("a file whose first write did not reach the backing store is empty");
+            if writable {
+                content.backing.set_size(0)?;
+            }
+            return Ok(Self::of(content));
+        }
         let header = Header::parse(&page)?;
         let Prologue { file_id, volume_id, .. } = header.prologue;
         if volume_id != volume.id() {
@@ -56,16 +71,24 @@ impl EncryptedFile {
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
         let seals = state.seal_count;
         let pages = EntryPages::new(page);
+        let (sum, told) = Default::default();
+        let keys = Some(keys);
         content.sealing =
-            Some(Sealing { keys: Some(keys), header, pages, state, on_disk: true, seals });
+            Some(Sealing { keys, header, pages, state, sum, told, on_disk: true, seals });
         content.size = plain_size(CipherOffset(backing_size));
-        content.durable = PlainSize(state.durable_size);
         if volume.ended_cleanly(state.epoch, file_id) {
             content.check_clean(backing_size)?;
+            content.take_digest()?;
+            content.durable = volume.durable_when_opened(file_id, state.epoch, content.size);
         } else {
+            content.durable = Durable::new(volume.durability(), PlainSize(state.durable_size));
             content.recover()?;
         }
-        Ok(Self { content: RwLock::new(content) })
+        Ok(Self::of(content))
+    }
+
+    fn of(content: Content) -> Self {
+        Self { commits: Mutex::default(), content: RwLock::new(content) }
     }
 
     /// Asks whether the caller may use the file's key; needed at each further open of a file
@@ -99,19 +122,22 @@ impl EncryptedFile {
         let keys = FileKeys::derive(&generated.dek);
         let mut page: Box<Page> = Box::new([0; PAGE_LEN as usize]);
         header.encode_into(&mut page)?;
+        let (sum, epoch) = (ContentSum::default(), volume.epoch());
         let state = StateRecord {
             sequence: 1,
             size: 0,
             durable_size: 0,
-            epoch: volume.epoch(),
+            epoch,
             seal_count: SEALS_RESERVED.start,
-            flags: StateFlags::default(),
+            flags: StateFlags { digest_kept: true, ..StateFlags::default() },
             envelope_slot: 0,
-            digest: [0; 32],
+            digest: keys.digest.mask(sum, 1, epoch),
         };
         header.encode_both_states(&state, &keys.state, &mut page);
         let pages = EntryPages::new(page);
-        let sealing = Sealing { keys: Some(keys), header, pages, state, on_disk: false, seals: 0 };
+        let keys = Some(keys);
+        let (on_disk, seals) = (false, 0);
+        let sealing = Sealing { keys, header, pages, state, sum, told: sum, on_disk, seals };
         let mut content = self.writing();
         if content.sealing.is_none() {
             content.sealing = Some(sealing);
@@ -150,7 +176,49 @@ impl EncryptedFile {
 
     /// Writes all of `data`, or fails and leaves what was there.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), VolumeError> {
-        self.writing().write(PlainOffset(offset), data)
+        let offset = PlainOffset(offset);
+        loop {
+            let mut content = self.writing();
+            let blocks = content.blocks_changed_by(offset, data.len() as u64)?;
+            content.begin_write(&blocks)?;
+            if content.must_wait(&blocks) {
+                drop(content);
+                self.barrier(&blocks)?;
+                continue;
+            }
+            content.write(offset, data)?;
+            let full = content.gather.is_full();
+            drop(content);
+            return if full { self.commit() } else { Ok(()) };
+        }
+    }
+
+    /// Commits what has been gathered for `age`, and syncs what has not been synced since
+    /// `unsynced_too`: to be called now and then.
+    pub fn keep_up(&self, age: Duration, unsynced_too: bool) -> Result<(), VolumeError> {
+        let (old, unsynced) = {
+            let content = self.reading();
+            if content.is_withdrawn() {
+                return Ok(());
+            }
+            (content.gather.is_older_than(age), content.durable.is_unsynced())
+        };
+        match unsynced && unsynced_too {
+            true => self.sync(SyncScope::Data),
+            false if old => self.commit(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether something waits for a commit.
+    pub fn has_gathered(&self) -> bool {
+        self.reading().has_gathered()
+    }
+
+    /// Whether [`Self::keep_up`] would do anything now or later.
+    pub fn is_unsynced(&self) -> bool {
+        let content = self.reading();
+        content.has_gathered() || content.durable.is_unsynced()
     }
 
     /// Cuts or extends the file; what is added reads as zeros.
@@ -183,21 +251,9 @@ impl EncryptedFile {
         self.reading().next_hole(offset)
     }
 
-    /// Makes what was written durable.
-    pub fn sync(&self, scope: SyncScope) -> Result<(), VolumeError> {
-        let (backing, size) = {
-            let mut content = self.writing();
-            content.settle()?;
-            (Arc::clone(&content.backing), content.size)
-        };
-        backing.sync(scope)?;
-        let mut content = self.writing();
-        content.durable = size.min(content.size);
-        Ok(())
-    }
-
     /// Writes the state record if it is behind; wanted when the last writer closes the file.
     pub fn settle(&self) -> Result<(), VolumeError> {
+        self.commit()?;
         self.writing().settle()
     }
 
@@ -221,6 +277,23 @@ impl EncryptedFile {
             content.mark_unsettled();
             content
         })
+    }
+}
+
+impl Drop for EncryptedFile {
+    fn drop(&mut self) {
+        let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if content.has_gathered() {
+            log::error!(
+                "file {}: what was written last could not be put on the backing store and is lost",
+                content.file_id()
+            );
+            content.mark_unsettled();
+        }
+        let on_disk = content.sealing.as_ref().is_some_and(|sealing| sealing.on_disk);
+        if on_disk && content.durable.is_unsynced() {
+            content.volume.note_unsynced(content.file_id(), content.durable.size());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainOffset, PlainSize,
     StateFlags, StateRecord, blocks_in, entry_place, plain_size,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Makes the range read as zeros and frees what it can; the size stays.
@@ -20,7 +21,9 @@ impl Content {
         if offset >= end {
             return Ok(());
         }
+        self.commit_now()?;
         self.begin_change(2)?;
+        self.barrier_now(&(PlainOffset(offset).block()..BlockIndex(end.div_ceil(BLOCK_LEN))))?;
         let first = BlockIndex(offset.div_ceil(BLOCK_LEN));
         let stop =
             BlockIndex(if end == self.size.0 { blocks_in(self.size) } else { end / BLOCK_LEN });
@@ -34,6 +37,30 @@ impl Content {
             self.zero_within_blocks(stop.plain_start().0, end)?;
         }
         self.allow_holes()?;
+        // All entries before any data: where a power cut leaves entries that tell of data which
+        // is gone, nothing opens.
+        let covered = first < self.durable.covered();
+        self.for_groups(first, stop, Self::clear_entries_in_group)?;
+        if covered {
+            self.order_now().inspect_err(|_| self.mark_unsettled())?;
+        }
+        fail_point::hit("volume.punch.after_entries");
+        self.for_groups(first, stop, Self::free_in_group)?;
+        match covered {
+            true => self.durable.note_in_flight(first..stop),
+            false => self.durable.note_change(),
+        }
+        Ok(())
+    }
+
+    /// Does something with the part of each group that lies in the range, groups that hold
+    /// nothing left out.
+    fn for_groups(
+        &mut self,
+        first: BlockIndex,
+        stop: BlockIndex,
+        change: fn(&mut Self, BlockIndex, BlockIndex) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
         let mut block = first;
         while block < stop {
             if let Some(next) = self.punch_empty_groups(block, stop)? {
@@ -41,7 +68,7 @@ impl Content {
                 continue;
             }
             let group_stop = block.group_end().min(stop);
-            self.punch_in_group(block, group_stop)?;
+            change(self, block, group_stop)?;
             block = group_stop;
         }
         Ok(())
@@ -154,10 +181,13 @@ impl Content {
             return Ok(None);
         }
         let (page, _) = entry_place(group);
-        let Some(data) = self.backing.next_data(page.start().0)? else { return Ok(None) };
-        // The size of a file that ended here tells the blocks before; its group is what counts.
-        let before = plain_size(CipherOffset(data / PAGE_LEN * PAGE_LEN));
-        Ok(Some(BlockIndex(before.0 / BLOCK_LEN).group_start().max(group)))
+        let stored = self.backing.next_data(page.start().0)?.map(|data| {
+            // The size of a file that ended here tells the blocks before; its group counts.
+            let before = plain_size(CipherOffset(data / PAGE_LEN * PAGE_LEN));
+            BlockIndex(before.0 / BLOCK_LEN)
+        });
+        let next = stored.into_iter().chain(self.gather.first_from(group)).min();
+        Ok(next.map(|block| block.group_start().max(group)))
     }
 
     fn allow_holes(&mut self) -> Result<(), VolumeError> {
@@ -166,7 +196,9 @@ impl Content {
             return Ok(());
         }
         let flags = StateFlags { may_have_holes: true, ..state.flags };
-        self.put_state(StateRecord { flags, ..state })
+        self.put_state(StateRecord { flags, ..state })?;
+        // Without the flag a hole is damage.
+        if self.durable.size().0 > 0 { self.order_now() } else { Ok(()) }
     }
 
     /// Writes zeros over a range that covers no block whole, where it is not a hole already.
@@ -203,29 +235,30 @@ impl Content {
         Ok(Some(next))
     }
 
-    /// Punches out whole blocks whose entries lie in one page: entries first.
-    fn punch_in_group(&mut self, first: BlockIndex, stop: BlockIndex) -> Result<(), VolumeError> {
+    /// Makes the entries of whole blocks, which lie in one page, those of holes.
+    fn clear_entries_in_group(
+        &mut self,
+        first: BlockIndex,
+        stop: BlockIndex,
+    ) -> Result<(), VolumeError> {
         let old = self.entry_page(first)?;
         let mut page: Box<Page> = Box::new(*old);
         for block in (first.0..stop.0).map(BlockIndex) {
             set_entry_in(&mut page, block, &Entry::Hole);
         }
-        if *page != *old {
-            let put = self.put_entry_page(first, page);
-            if put.is_err() {
-                self.mark_unsettled();
-                return put;
-            }
+        if *page == *old {
+            return Ok(());
         }
+        self.put_entry_page(first, &old, page).inspect_err(|_| self.mark_unsettled())
+    }
+
+    /// Frees the data of whole blocks whose entries are cleared.
+    fn free_in_group(&mut self, first: BlockIndex, stop: BlockIndex) -> Result<(), VolumeError> {
         let start = first.cipher_start().0;
         let len = (stop.0 - first.0) * BLOCK_LEN;
         let end = (start + len).min(Self::cipher_end(self.size).0);
-        if let Err(error) = self.backing.punch(start, end - start) {
-            // What is left of the data is to be gone before another entry is put over it.
-            self.mark_unsettled();
-            return Err(error.into());
-        }
-        Ok(())
+        // What is left of the data is to be gone before another entry is put over it.
+        Ok(self.backing.punch(start, end - start).inspect_err(|_| self.mark_unsettled())?)
     }
 }
 

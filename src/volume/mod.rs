@@ -4,14 +4,17 @@
 //! A volume is found and locked through [`VolumeDirectory`], becomes a [`Volume`] with its keys,
 //! and opens backing files as [`EncryptedFile`]s.
 
+mod block_ranges;
 mod commit;
 mod content;
 mod describe;
+mod digest;
 mod directory;
+mod durability;
 mod epochs;
 mod error;
 mod file;
-mod gaps;
+mod gather;
 mod holes;
 mod mounted;
 mod pages;
@@ -19,11 +22,13 @@ mod read;
 mod recover;
 mod resize;
 mod rewrap;
+mod unsynced;
 mod withdrawal;
 mod write;
 
 pub use describe::{Description, describe};
-pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory};
+pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeUse};
+pub use durability::Durability;
 pub use error::VolumeError;
 pub use file::EncryptedFile;
 pub use mounted::Volume;

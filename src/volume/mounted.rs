@@ -1,13 +1,15 @@
 //! A volume in use: its id, its keys, its epoch.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::durability::{Durability, Durable};
 use super::epochs::Epochs;
 use super::error::VolumeError;
 use super::file::EncryptedFile;
-use crate::format::{FileId, VolumeId};
+use super::unsynced::Unsynced;
+use crate::format::{FileId, PlainSize, VolumeId};
 use crate::keys::{Access, Keyring};
 use crate::store::BackingFile;
 
@@ -20,16 +22,28 @@ pub struct Volume {
     /// the lock while there is none.
     unsettled: Mutex<HashSet<FileId>>,
     any_unsettled: AtomicBool,
+    durability: Durability,
+    unsynced: Unsynced,
+    /// The bytes that all files have gathered.
+    gathered: Arc<AtomicU64>,
 }
 
 impl Volume {
-    pub(super) fn new(id: VolumeId, keyring: Keyring, epochs: Epochs) -> Self {
+    pub(super) fn new(
+        id: VolumeId,
+        keyring: Keyring,
+        epochs: Epochs,
+        durability: Durability,
+    ) -> Self {
         Self {
             id,
             keyring,
             epochs,
             unsettled: Mutex::default(),
             any_unsettled: AtomicBool::new(false),
+            durability,
+            unsynced: Unsynced::default(),
+            gathered: Arc::default(),
         }
     }
 
@@ -61,6 +75,55 @@ impl Volume {
     /// Whether nothing may be changed.
     pub fn read_only(&self) -> bool {
         self.epochs.read_only()
+    }
+
+    /// What is promised for the time after a power cut.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Whether any file has something that waits for a commit.
+    pub fn has_gathered(&self) -> bool {
+        self.gathered.load(Ordering::Relaxed) > 0
+    }
+
+    /// Files that were closed before everything written to them was synced. To be asked before
+    /// a sync of the whole backing file system, and told to [`Self::note_all_synced`] after it.
+    pub fn unsynced_now(&self) -> Option<u64> {
+        self.unsynced.now()
+    }
+
+    /// Everything written before [`Self::unsynced_now`] gave `until` is synced.
+    pub fn note_all_synced(&self, until: u64) {
+        self.unsynced.note_synced(until);
+    }
+
+    /// A file is closed of which only the first `durable` bytes are synced.
+    pub(super) fn note_unsynced(&self, file: FileId, durable: PlainSize) {
+        self.unsynced.note(file, durable);
+    }
+
+    /// How far a file that is just opened, of `size` bytes, last written in `epoch`, is durable.
+    pub(super) fn durable_when_opened(&self, file: FileId, epoch: u64, size: PlainSize) -> Durable {
+        let unsynced = match epoch == self.epoch() {
+            true => self.unsynced.find(file),
+            false => None,
+        };
+        let Some(durable) = unsynced else { return Durable::new(self.durability, size) };
+        let mut durable = Durable::new(self.durability, durable.min(size));
+        // What of it is in flight is not known any more.
+        durable.note_whole_in_flight();
+        durable
+    }
+
+    /// The counter of the bytes that all files have gathered.
+    pub(super) fn gathered(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.gathered)
+    }
+
+    /// Whether an earlier mount did not end cleanly.
+    pub(super) fn has_crashed(&self) -> bool {
+        self.epochs.any_other_unclean()
     }
 
     /// Ends the epoch: cleanly, if every file's state is in place and synced. To be called after

@@ -1,6 +1,8 @@
 //! The pages of entries that an open file holds: page 0 always, tag pages in a bounded cache.
-//! A page here is what the backing file holds, or is about to hold while a write is under way.
+//! A page here is what the backing file holds, or is about to hold while a write is under way
+//! or until the next commit: then it is ahead, and is not dropped.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -17,6 +19,8 @@ pub(super) type Page = [u8; PAGE_LEN as usize];
 pub(super) struct EntryPages {
     /// Page 0, header and first entries.
     pub(super) first: Box<Page>,
+    /// Tag pages that the backing file does not hold yet.
+    ahead: BTreeMap<PageIndex, Arc<Page>>,
     /// Readers share the file, so the tag pages have a lock of their own; innermost.
     tags: Mutex<LruCache<PageIndex, Arc<Page>>>,
 }
@@ -24,20 +28,52 @@ pub(super) struct EntryPages {
 impl EntryPages {
     /// With `first` as page 0 and no tag pages.
     pub(super) fn new(first: Box<Page>) -> Self {
-        Self { first, tags: Mutex::new(LruCache::unbounded()) }
+        Self { first, ahead: BTreeMap::new(), tags: Mutex::new(LruCache::unbounded()) }
     }
 
-    /// A cached tag page.
+    /// A tag page that is at hand.
     pub(super) fn tag_page(&self, index: PageIndex) -> Option<Arc<Page>> {
+        if !self.ahead.is_empty()
+            && let Some(page) = self.ahead.get(&index)
+        {
+            return Some(Arc::clone(page));
+        }
         self.tags().get(&index).cloned()
+    }
+
+    /// Takes a page whose entries are to be in the backing file with the next commit.
+    pub(super) fn put_ahead(&mut self, index: PageIndex, page: Box<Page>) {
+        match index {
+            PageIndex(0) => self.first = page,
+            _ => {
+                self.ahead.insert(index, Arc::from(page));
+            }
+        }
+    }
+
+    /// The tag pages that are ahead, in file order. Page 0 goes with each state record.
+    pub(super) fn ahead(&self) -> Vec<(PageIndex, Arc<Page>)> {
+        self.ahead.iter().map(|(index, page)| (*index, Arc::clone(page))).collect()
     }
 
     /// Takes over a page that is in the backing file now.
     pub(super) fn put(&mut self, index: PageIndex, page: Box<Page>) {
         match index {
             PageIndex(0) => self.first = page,
-            _ => self.keep(index, Arc::from(page)),
+            _ => self.put_shared(index, Arc::from(page)),
         }
+    }
+
+    /// The same with a tag page.
+    pub(super) fn put_shared(&mut self, index: PageIndex, page: Arc<Page>) {
+        self.ahead.remove(&index);
+        self.keep(index, page);
+    }
+
+    /// Forgets tag pages, also those that are ahead: what the backing file holds counts.
+    pub(super) fn forget_all_tags(&mut self) {
+        self.ahead.clear();
+        self.forget_tags();
     }
 
     /// Keeps a tag page; the one not used for the longest time makes room.
@@ -49,7 +85,7 @@ impl EntryPages {
         }
     }
 
-    /// Forgets all tag pages.
+    /// Forgets the tag pages that can be read again.
     pub(super) fn forget_tags(&self) {
         self.tags().clear();
     }
@@ -86,6 +122,23 @@ const TAG_PAGES_PER_FILE: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_are_ahead_stay_until_they_are_written() {
+        let mut pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]));
+        let page = |byte| Box::new([byte; PAGE_LEN as usize]);
+        pages.put_ahead(PageIndex(0), page(1));
+        pages.put_ahead(PageIndex(17), page(2));
+        pages.forget_tags();
+        assert_eq!((pages.first[0], pages.tag_page(PageIndex(17)).unwrap()[0]), (1, 2));
+        assert_eq!(pages.ahead().len(), 1);
+        pages.put(PageIndex(17), page(3));
+        assert!(pages.ahead().is_empty());
+        assert_eq!(pages.tag_page(PageIndex(17)).unwrap()[0], 3);
+        pages.put_ahead(PageIndex(17), page(4));
+        pages.forget_all_tags();
+        assert!(pages.tag_page(PageIndex(17)).is_none() && pages.ahead().is_empty());
+    }
 
     #[test]
     fn the_cache_is_bounded() {

@@ -1,5 +1,6 @@
 //! Reading: one contiguous read of ciphertext, tag pages included, then each block is opened
-//! straight into the caller's buffer. Nothing that did not authenticate leaves this file.
+//! straight into the caller's buffer; blocks that wait for a commit are opened from there.
+//! Nothing that did not authenticate leaves this file.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -102,7 +103,10 @@ impl Content {
                 }
                 let entry = entry_in(&page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
                 let len = stored_len(block, self.size);
-                let cipher = run.slice(block.cipher_start(), len);
+                let cipher = match self.gather.find(block) {
+                    Some(waiting) => &waiting.cipher,
+                    None => run.slice(block.cipher_start(), len),
+                };
                 let skip = if block == first { offset.within_block() } else { 0 };
                 let (target, rest) = out.split_at_mut((len - skip).min(out.len()));
                 out = rest;

@@ -3,56 +3,75 @@
 //! synced at its first block that does not open. What it cannot mend it leaves for the reader
 //! to find, as `EIO`.
 
+use std::collections::BTreeMap;
+
 use super::content::Content;
+use super::durability::Durable;
 use super::error::VolumeError;
+use super::gather::Gathered;
 use super::pages::{Page, entry_in, set_entry_in};
 use crate::format::{
-    BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainSize, StateFlags, StateRecord, blocks_in,
-    first_entries, first_entries_mut, stored_len,
+    BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainOffset, PlainSize, StateFlags, StateRecord,
+    blocks_in, first_entries, first_entries_mut, stored_len,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Recovers the file. Through a backing file that may not be written nothing is changed:
     /// then blocks are read as whichever generation opens.
     pub(super) fn recover(&mut self) -> Result<(), VolumeError> {
         self.unsettled = true;
-        let target = PlainSize(self.sealing()?.state.size);
-        let resizing = self.sealing()?.state.flags.resizing;
         if !self.writable {
-            if resizing && target < self.size && self.tail_has_length_for(target)? {
-                self.size = target;
-            }
-            self.gaps.append(blocks_in(target)..blocks_in(self.size));
-            return Ok(());
+            return self.look_through();
         }
+        let waiting = self.gather.take_all();
+        let recovered = self.recover_on_disk(&waiting);
+        self.gather_again(waiting);
+        recovered
+    }
+
+    fn recover_on_disk(&mut self, waiting: &Waiting) -> Result<(), VolumeError> {
         let file = self.file_id();
-        let epoch = self.sealing()?.state.epoch;
+        let StateRecord { size, epoch, flags, .. } = self.sealing()?.state;
         log::info!("file {file}: last written in epoch {epoch}, recovering");
         self.read_entries_again()?;
+        let floor = self.durable.size();
+        // Whatever is there may be durable, and is not to be written over without its entry.
+        self.durable = Durable::new(self.volume.durability(), self.size);
 
         // The end may lie in a tag page whose first block was never written.
         self.backing.set_size(Self::cipher_end(self.size).0)?;
-        if resizing {
+        if flags.resizing {
             self.finish_resize()?;
+            self.commit_now()?;
         }
-        let found = self.align_all_entries(target)?;
+        let found = self.align_all_entries(PlainSize(size), floor, waiting)?;
+        fail_point::hit("volume.recover.after_align");
         if let Some(end) = found.cut_at {
             log::warn!(
                 "file {file}: its tail from byte {} on was never synced and does not open, cut off",
-                end.plain_start().0
+                end.0
             );
-            self.size = PlainSize(end.plain_start().0);
+            self.size = end;
             self.backing.set_size(Self::cipher_end(self.size).0)?;
+            self.durable.cut_to(end);
+            // Before the entries go: without them what was cut off would come back as a hole.
+            self.order_now()?;
         }
         self.clear_entries_past_end()?;
+        self.renew_digest()?;
         let state = self.sealing()?.state;
         let flags = StateFlags {
             may_have_holes: state.flags.may_have_holes || found.new_holes,
             resizing: false,
+            digest_kept: true,
         };
         let (size, epoch) = (self.size.0, self.volume.epoch());
         let durable_size = state.durable_size.min(size);
+        fail_point::hit("volume.recover.before_state");
         self.put_state(StateRecord { size, durable_size, epoch, flags, ..state })?;
+        self.order_now()?;
+        self.durable.recovered(self.size);
         self.unsettled = false;
         if found != Found::default() {
             log::info!(
@@ -64,18 +83,54 @@ impl Content {
         Ok(())
     }
 
+    /// Finds out how far a file reaches that may not be written: what would be cut off does not
+    /// count.
+    fn look_through(&mut self) -> Result<(), VolumeError> {
+        let state = self.sealing()?.state;
+        let target = PlainSize(state.size);
+        if state.flags.resizing && target < self.size && self.tail_has_length_for(target)? {
+            self.size = target;
+        }
+        self.gaps.insert(blocks_in(target)..blocks_in(self.size));
+        let floor = self.durable.size();
+        let mut block = BlockIndex(floor.0 / BLOCK_LEN);
+        while block.0 < blocks_in(self.size) {
+            if block == block.group_start() && block.0 > 0 {
+                let Some(next) = self.skip_backing_hole(block)? else { break };
+                block = next;
+            }
+            let page = self.entry_page_uncached(block)?;
+            let end = block.group_end().0.min(blocks_in(self.size));
+            for block in (block.0..end).map(BlockIndex) {
+                let Ok(entry) = entry_in(&page, block) else { continue };
+                let found = self.standing(block, &entry, self.may_be_hole(block))?;
+                if let Some(size) = found.ends_file_at(block, floor) {
+                    self.size = size;
+                    return Ok(());
+                }
+            }
+            block = block.group_end();
+        }
+        Ok(())
+    }
+
     /// Drops what is remembered of entries: those on disk count.
     fn read_entries_again(&mut self) -> Result<(), VolumeError> {
         let mut page: Page = [0; PAGE_LEN as usize];
         self.backing.read_at(&mut page, 0)?;
         let sealing = self.sealing_mut()?;
-        sealing.pages.forget_tags();
+        sealing.pages.forget_all_tags();
         *first_entries_mut(&mut sealing.pages.first) = *first_entries(&page);
         Ok(())
     }
 
     /// Goes through all blocks and marks as newer the generation that the data on disk is.
-    fn align_all_entries(&mut self, authenticated: PlainSize) -> Result<Found, VolumeError> {
+    fn align_all_entries(
+        &mut self,
+        authenticated: PlainSize,
+        floor: PlainSize,
+        waiting: &Waiting,
+    ) -> Result<Found, VolumeError> {
         let mut found = Found::default();
         let mut group = BlockIndex(0);
         while group.0 < blocks_in(self.size) && found.cut_at.is_none() {
@@ -89,7 +144,8 @@ impl Content {
                 group = next;
                 continue;
             }
-            self.align_group(group, authenticated, &mut found)?;
+            let known = Known { authenticated, floor, waiting };
+            self.align_group(group, &known, &mut found)?;
             group = group.group_end();
         }
         Ok(found)
@@ -98,7 +154,7 @@ impl Content {
     fn align_group(
         &mut self,
         group: BlockIndex,
-        authenticated: PlainSize,
+        known: &Known<'_>,
         found: &mut Found,
     ) -> Result<(), VolumeError> {
         let old = self.entry_page(group)?;
@@ -110,45 +166,52 @@ impl Content {
                 found.lost += 1;
                 continue;
             };
-            match self.judge(block, &entry, authenticated)? {
-                Verdict::AsItIs => {}
-                Verdict::NewHole => found.new_holes = true,
-                Verdict::Replace(entry) => {
-                    set_entry_in(&mut page, block, &entry);
-                    found.reverted += 1;
-                }
-                Verdict::Lost if block.plain_start().0 >= self.durable.0 => {
-                    found.cut_at = Some(block);
-                    break;
-                }
-                Verdict::Lost => found.lost += 1,
+            let past_authenticated = block.plain_start() >= PlainOffset(known.authenticated.0);
+            let hole_allowed = self.may_be_hole(block) || past_authenticated;
+            let standing = self.standing(block, &entry, hole_allowed)?;
+            if entry == Entry::Hole && hole_allowed {
+                self.clear_punched_data(block)?;
+                found.new_holes = true;
             }
+            if let Standing::Opens(other) | Standing::Short(other) = standing
+                && other != entry
+            {
+                set_entry_in(&mut page, block, &other);
+                found.reverted += 1;
+            }
+            if known.waiting.contains_key(&block) {
+                continue;
+            }
+            found.cut_at = standing.ends_file_at(block, known.floor);
+            if found.cut_at.is_some() {
+                break;
+            }
+            found.lost += u64::from(!matches!(standing, Standing::Opens(_)));
         }
         if *page != *old {
-            self.put_entry_page(group, page)?;
+            self.put_entry_page(group, &old, page)?;
         }
         Ok(())
     }
 
-    fn judge(
+    /// What the data on disk says of a block and its entry.
+    fn standing(
         &self,
         block: BlockIndex,
         entry: &Entry,
-        authenticated: PlainSize,
-    ) -> Result<Verdict, VolumeError> {
-        let past_authenticated = block.plain_start().0 >= authenticated.0;
-        let hole_allowed = self.may_be_hole(block) || past_authenticated;
+        hole_allowed: bool,
+    ) -> Result<Standing, VolumeError> {
         if *entry == Entry::Hole {
-            if !hole_allowed {
-                return Ok(Verdict::Lost);
-            }
-            self.clear_punched_data(block)?;
-            return Ok(Verdict::NewHole);
+            return Ok(if hole_allowed { Standing::Opens(Entry::Hole) } else { Standing::Lost });
         }
         Ok(match self.entry_that_opens(block, entry, hole_allowed)? {
-            Some(found) if found == *entry => Verdict::AsItIs,
-            Some(found) => Verdict::Replace(found),
-            None => Verdict::Lost,
+            Some(Entry::Stored(marked))
+                if usize::from(marked.current.len) < stored_len(block, self.size) =>
+            {
+                Standing::Short(Entry::Stored(marked))
+            }
+            Some(found) => Standing::Opens(found),
+            None => Standing::Lost,
         })
     }
 
@@ -190,12 +253,42 @@ struct Found {
     reverted: u64,
     lost: u64,
     new_holes: bool,
-    cut_at: Option<BlockIndex>,
+    cut_at: Option<PlainSize>,
 }
 
-enum Verdict {
-    AsItIs,
-    NewHole,
-    Replace(Entry),
+/// What is known of a file before its blocks are looked at.
+struct Known<'a> {
+    /// The size in its record.
+    authenticated: PlainSize,
+    /// The durable size in its record: what lies before it is not cut off.
+    floor: PlainSize,
+    waiting: &'a Waiting,
+}
+
+/// Blocks that are in memory, to be written yet: they are not missed on disk.
+type Waiting = BTreeMap<BlockIndex, Gathered>;
+
+/// How a block stands.
+#[derive(Clone, Copy)]
+enum Standing {
+    /// It opens, by this entry, or is a hole.
+    Opens(Entry),
+    /// It opens by this entry, at a length that the last block of a file has: the size is there
+    /// of a change whose data never came.
+    Short(Entry),
     Lost,
+}
+
+impl Standing {
+    /// Where the file ends because of this block: not before what was synced.
+    fn ends_file_at(self, block: BlockIndex, floor: PlainSize) -> Option<PlainSize> {
+        let end = match self {
+            Self::Short(Entry::Stored(marked)) => {
+                block.plain_start().0 + u64::from(marked.current.len)
+            }
+            Self::Lost => block.plain_start().0,
+            Self::Opens(_) | Self::Short(Entry::Hole) => return None,
+        };
+        (end >= floor.0).then_some(PlainSize(end))
+    }
 }

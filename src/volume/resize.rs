@@ -6,9 +6,10 @@ use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::opens_as;
 use crate::format::{
-    BLOCK_LEN, BlockIndex, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainSize, StateFlags, StateRecord,
-    blocks_in, stored_len,
+    BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainSize, StateFlags,
+    StateRecord, blocks_in, stored_len,
 };
+use crate::sys::fail_point;
 
 impl Content {
     /// Cuts or extends the file; what is added reads as zeros.
@@ -20,14 +21,17 @@ impl Content {
             return Err(VolumeError::ReadOnly);
         }
         self.refuse_withdrawn()?;
+        if size.0 == 0 && size != self.size {
+            return self.empty();
+        }
+        self.commit_now()?;
         if size == self.size {
             let backing_size = self.backing.size()?;
             return Ok(self.backing.set_size(backing_size)?);
         }
-        if size.0 == 0 {
-            return self.empty();
-        }
         self.begin_change(2)?;
+        let changed_from = BlockIndex(blocks_in(self.size.min(size)).saturating_sub(1));
+        self.barrier_now(&(changed_from..BlockIndex(blocks_in(self.size.max(size)))))?;
         let before = self.size;
         let changed = if size < before { self.shrink(size) } else { self.grow(size) };
         if changed.is_err() && self.sealing()?.state.flags.resizing {
@@ -40,20 +44,24 @@ impl Content {
     fn empty(&mut self) -> Result<(), VolumeError> {
         self.backing.set_size(0)?;
         self.size = PlainSize(0);
-        self.durable = PlainSize(0);
+        self.gather.take_all();
+        // Nothing may come to lie in the file before what it held is gone for good.
+        self.durable.note_whole_in_flight();
+        self.durable.cut_to(self.size);
         self.gaps.clear();
         self.unsettled = false;
         let epoch = self.volume.epoch();
         let Some(sealing) = &mut self.sealing else { return Ok(()) };
         sealing.on_disk = false;
-        sealing.pages.forget_tags();
+        sealing.pages.forget_all_tags();
+        sealing.sum = ContentSum::default();
         *sealing.pages.first = [0; PAGE_LEN as usize];
         sealing.header.encode_into(&mut sealing.pages.first)?;
         let state = StateRecord {
             size: 0,
             durable_size: 0,
             epoch,
-            flags: StateFlags::default(),
+            flags: StateFlags { digest_kept: true, ..StateFlags::default() },
             ..sealing.state
         };
         self.put_state(state)
@@ -63,9 +71,22 @@ impl Content {
         let tail = BlockIndex(blocks_in(size) - 1);
         let tail_len = stored_len(tail, size);
         let announced = tail_len < stored_len(tail, self.size);
+        // With the old durable size in the record recovery would take what is appended after
+        // the cut, and lost, for damage.
+        if !announced && self.sealing()?.state.durable_size > size.0 {
+            let state = self.sealing()?.state;
+            self.put_state(StateRecord { durable_size: size.0, ..state })?;
+        }
         if announced {
             self.announce(size)?;
+            fail_point::hit("volume.resize.after_announce");
             self.reseal_tail(tail, tail_len)?;
+            fail_point::hit("volume.resize.after_reseal");
+            if self.has_gathered() {
+                // The cut takes the rest of the block with it: its new data must be there first.
+                self.commit_now()?;
+                self.order_now()?;
+            }
         }
         self.cut(size)?;
         // The state also where it was not announced: a gap that is written into what was cut
@@ -75,10 +96,23 @@ impl Content {
 
     /// Cuts the backing file behind a last block that has its length already.
     fn cut(&mut self, size: PlainSize) -> Result<(), VolumeError> {
-        self.backing.set_size(Self::cipher_end(size).0)?;
+        let durable_cut = size < self.durable.size();
+        let end = BlockIndex(blocks_in(size).saturating_sub(1)).group_end();
+        let sum = self.sealing()?.sum;
+        self.leave_out_of_sum(end)?;
+        if let Err(error) = self.backing.set_size(Self::cipher_end(size).0) {
+            self.sealing_mut()?.sum = sum;
+            return Err(error.into());
+        }
+        fail_point::hit("volume.resize.after_cut");
         self.size = size;
-        self.gaps.fill(blocks_in(size)..u64::MAX);
-        self.durable = self.durable.min(size);
+        self.gaps.remove(blocks_in(size)..u64::MAX);
+        self.durable.note_change();
+        self.durable.cut_to(size);
+        if durable_cut {
+            // Blocks without entries must not come back.
+            self.order_now()?;
+        }
         let cleared = self.clear_entries_past_end();
         if cleared.is_err() {
             self.mark_unsettled();
@@ -91,7 +125,13 @@ impl Content {
     fn abandon_resize(&mut self, before: PlainSize) {
         let attempt = (|| {
             let target = PlainSize(self.sealing()?.state.size);
+            if target < before && self.has_gathered() {
+                self.drop_gathered()?;
+                return Err(VolumeError::Unsettled { file: self.file_id() });
+            }
             if target < before && self.tail_has_length_for(target)? {
+                let tail = BlockIndex(blocks_in(target) - 1);
+                self.leave_out_of_sum(tail.group_end())?;
                 self.size = target;
                 self.cut(target)?;
             } else if before < self.size {
@@ -123,8 +163,8 @@ impl Content {
             self.size = size;
             return Ok(());
         }
-        let flags = StateFlags { may_have_holes: true, resizing: tail_partial };
         let state = self.sealing()?.state;
+        let flags = StateFlags { may_have_holes: true, resizing: tail_partial, ..state.flags };
         if tail_partial || !state.flags.may_have_holes {
             let announced = if tail_partial { size.0 } else { state.size };
             self.put_state(StateRecord { size: announced, flags, ..state })?;
@@ -180,13 +220,14 @@ impl Content {
         if *page == *old {
             return Ok(());
         }
-        self.put_entry_page(tail, page)
+        self.put_entry_page(tail, &old, page)
     }
 
     fn announce(&mut self, size: PlainSize) -> Result<(), VolumeError> {
         let state = self.sealing()?.state;
         let flags = StateFlags { resizing: true, ..state.flags };
-        self.put_state(StateRecord { size: size.0, flags, ..state })
+        let durable_size = state.durable_size.min(size.0);
+        self.put_state(StateRecord { size: size.0, durable_size, flags, ..state })
     }
 
     fn conclude(&mut self) -> Result<(), VolumeError> {

@@ -12,18 +12,19 @@
 use std::sync::Arc;
 
 use super::commit;
-use super::content::Content;
+use super::content::{Content, FileKeys};
 use super::error::VolumeError;
 use super::file::{EncryptedFile, Unlocked, read_first_page, unlock};
 use super::mounted::Volume;
 use super::pages::Page;
 use crate::crypto::{MAC_LEN, MacKey, Secret, derive};
 use crate::format::{
-    Envelope, FileId, FormatError, Header, PageIndex, PlainSize, StateFlags, StateRecord, VolumeId,
-    blocks_in,
+    ContentSum, Envelope, FileId, FormatError, Header, PageIndex, PlainSize, StateFlags,
+    StateRecord, VolumeId, blocks_in,
 };
 use crate::keys::{Access, Binding, KeyError};
 use crate::store::BackingFile;
+use crate::sys::fail_point;
 
 /// The header of a file that nobody has open; what it says are claims.
 pub struct ClosedFile {
@@ -107,7 +108,12 @@ impl UnlockedFile {
         envelope: Envelope,
     ) -> Result<(), VolumeError> {
         let Unlocked { keys, state, .. } = &self.unlocked;
-        rewrap(&self.header, state, &keys.state, &mut self.page, envelope)?;
+        let sum = match state.flags.digest_kept {
+            true => keys.digest.unmask(&state.digest, state.sequence, state.epoch)?,
+            false => ContentSum::default(),
+        };
+        rewrap(&self.header, state, sum, keys, &mut self.page, envelope)?;
+        fail_point::hit("volume.rewrap.before_write");
         Ok(commit::write_page(backing, PageIndex(0), &self.page)?)
     }
 
@@ -236,15 +242,16 @@ impl Content {
         let may_have_holes = flags.may_have_holes || gaps;
         let state = StateRecord { flags: StateFlags { may_have_holes, ..flags }, ..sealing.state };
         let mut page = sealing.pages.first.clone();
-        let (header, state) =
-            rewrap(&sealing.header, &state, &sealing.keys()?.state, &mut page, envelope)?;
+        let (keys, sum) = (sealing.keys()?, sealing.sum);
+        let (header, state) = rewrap(&sealing.header, &state, sum, keys, &mut page, envelope)?;
+        fail_point::hit("volume.rewrap.before_write");
         if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
             // Which envelope is on disk is not known; the next state record puts this one back.
             self.mark_unsettled();
             return Err(error.into());
         }
         sealing.pages.first = page;
-        (sealing.header, sealing.state) = (header, state);
+        (sealing.header, sealing.state, sealing.told) = (header, state, sum);
         Ok(())
     }
 }
@@ -253,15 +260,21 @@ impl Content {
 fn rewrap(
     header: &Header,
     state: &StateRecord,
-    key: &MacKey,
+    sum: ContentSum,
+    keys: &FileKeys,
     page: &mut Page,
     envelope: Envelope,
 ) -> Result<(Header, StateRecord), FormatError> {
     let (header, envelope_slot) = header.rewrapped(state.envelope_slot, envelope)?;
     header.encode_into(page)?;
     // Both records are new.
-    let state = StateRecord { sequence: state.sequence + 2, envelope_slot, ..*state };
-    header.encode_both_states(&state, key, page);
+    let sequence = state.sequence + 2;
+    let digest = match state.flags.digest_kept {
+        true => keys.digest.mask(sum, sequence, state.epoch),
+        false => state.digest,
+    };
+    let state = StateRecord { sequence, envelope_slot, digest, ..*state };
+    header.encode_both_states(&state, &keys.state, page);
     Ok((header, state))
 }
 

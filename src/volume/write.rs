@@ -1,6 +1,6 @@
 //! Writing: blocks are sealed straight from the caller's buffer into one run laid out as it
-//! lies in the file, tag pages included, and committed. A failed write is undone as far as the
-//! backing store lets it.
+//! lies in the file, tag pages included, and written. A failed write is undone as far as the
+//! backing store lets it. Blocks that a sync covers are gathered instead, for the next commit.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,26 +9,25 @@ use std::ops::Range;
 use super::commit::{self, SealedRun};
 use super::content::{Content, block_aad};
 use super::error::VolumeError;
+use super::gather::Gathered;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::{BAD_ENTRY, SPAN_BLOCKS, opens_as};
 use crate::crypto::{NONCE_LEN, random_nonces};
 use crate::format::{
-    BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainOffset,
-    PlainSize, Sealed, StateRecord, blocks_in, entry_place, stored_len,
+    BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex,
+    PlainOffset, PlainSize, Sealed, StateRecord, blocks_in, entry_place, stored_len,
 };
 use crate::sys::buffer::with_scratch;
 
 impl Content {
     /// Writes all of `data` at `offset`.
     pub(super) fn write(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
-        let end = offset.0.checked_add(data.len() as u64);
-        if end.is_none_or(|end| end > MAX_PLAIN_SIZE.0) {
-            return Err(VolumeError::TooLarge);
-        }
+        let blocks = self.blocks_changed_by(offset, data.len() as u64)?;
         if data.is_empty() {
             return Ok(());
         }
-        self.begin_change(blocks_in(PlainSize(data.len() as u64)) + 2)?;
+        self.begin_write(&blocks)?;
+        self.barrier_now(&blocks)?;
         let before = self.size;
         if offset.0 <= before.0 {
             return self.write_spans(offset, data);
@@ -38,6 +37,24 @@ impl Content {
             self.take_back_skip(before);
         }
         written
+    }
+
+    /// The blocks that a write changes: where it starts past the end, the last one too, which
+    /// it fills up.
+    pub(super) fn blocks_changed_by(
+        &self,
+        offset: PlainOffset,
+        len: u64,
+    ) -> Result<Range<BlockIndex>, VolumeError> {
+        let end = offset.0.checked_add(len).filter(|end| *end <= MAX_PLAIN_SIZE.0);
+        let end = BlockIndex(blocks_in(PlainSize(end.ok_or(VolumeError::TooLarge)?)));
+        let last = BlockIndex(blocks_in(self.size).saturating_sub(1));
+        Ok(offset.block().min(last)..end)
+    }
+
+    /// What comes before the first change of these blocks.
+    pub(super) fn begin_write(&mut self, blocks: &Range<BlockIndex>) -> Result<(), VolumeError> {
+        self.begin_change(blocks.end.0 - blocks.start.0 + 2)
     }
 
     fn write_spans(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
@@ -82,7 +99,7 @@ impl Content {
         }
         if offset.block().0 > old_blocks {
             self.put_header()?;
-            self.gaps.append(old_blocks..offset.block().0);
+            self.gaps.insert(old_blocks..offset.block().0);
         }
         Ok(())
     }
@@ -90,7 +107,7 @@ impl Content {
     /// After a write past the end that came to nothing: the file ends where it ended before,
     /// and nothing is skipped.
     fn take_back_skip(&mut self, before: PlainSize) {
-        self.gaps.fill(blocks_in(before)..u64::MAX);
+        self.gaps.remove(blocks_in(before)..u64::MAX);
         if self.size > before
             && let Err(error) = self.set_size(before)
         {
@@ -162,17 +179,128 @@ impl Content {
         last_len: usize,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
     ) -> Result<(), VolumeError> {
+        // What is not covered first: it may fail, and then nothing has changed.
+        let covered = self.durable.covered().clamp(blocks.start, blocks.end);
+        if covered < blocks.end {
+            self.write_through(covered..blocks.end, last_len, &plain_of)?;
+        }
+        if blocks.start < covered {
+            let last = BlockIndex(blocks.end.0 - 1);
+            let end = PlainSize(last.plain_start().0 + last_len as u64);
+            let grown = (covered == blocks.end && end > self.size).then_some(end);
+            self.gather_blocks(&(blocks.start..covered), grown, plain_of)?;
+        }
+        Ok(())
+    }
+
+    /// Seals blocks and keeps them for the next commit. A file that grows does so at once: where
+    /// the last block is shorter on the medium than its place asks for, recovery ends the file.
+    fn gather_blocks<'p>(
+        &mut self,
+        blocks: &Range<BlockIndex>,
+        grown: Option<PlainSize>,
+        plain_of: impl Fn(BlockIndex) -> &'p [u8],
+    ) -> Result<(), VolumeError> {
+        let mut sum = self.sealing()?.sum;
+        let mut pages = self.pages_for(blocks)?;
+        // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
+        let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
+        random_nonces(&mut nonces[..(blocks.end.0 - blocks.start.0) as usize]);
+        let mut gathered = Vec::new();
+        for (block, nonce) in (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces) {
+            let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
+            // One that waits already is replaced: what is on the medium stays in the entry.
+            let (shown, base) = match self.gather.find(block) {
+                Some(waiting) => (waiting.base.succeeded_by(waiting.sealed), waiting.base),
+                None => self.entries_of(page, block)?,
+            };
+            let plain = plain_of(block);
+            let mut cipher = vec![0; plain.len()].into_boxed_slice();
+            let keys = self.sealing()?.keys()?;
+            let tag = keys.data.seal(&nonce, &block_aad(block), plain, &mut cipher);
+            let sealed = Sealed { nonce, tag, len: plain.len() as u16 };
+            let entry = base.succeeded_by(sealed);
+            keys.digest.replace(&mut sum, block, &shown, &entry);
+            set_entry_in(page, block, &entry);
+            gathered.push((block, Gathered { base, sealed, cipher }));
+        }
+        if let Some(size) = grown {
+            self.backing.set_size(Self::cipher_end(size).0)?;
+        }
+        for (block, gathered) in gathered {
+            self.gather.put(block, gathered);
+        }
+        self.durable.note_change();
+        self.gaps.remove(blocks.start.0..blocks.end.0);
+        let sealing = self.sealing_mut()?;
+        sealing.seals += blocks.end.0 - blocks.start.0;
+        sealing.sum = sum;
+        for (index, page) in pages {
+            sealing.pages.put_ahead(index, page);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the blocks that wait for a commit: what they were to replace counts.
+    pub(super) fn drop_gathered(&mut self) -> Result<(), VolumeError> {
+        for (block, waiting) in self.gather.take_all() {
+            self.put_entry_ahead(block, &waiting.base)?;
+        }
+        Ok(())
+    }
+
+    /// Enters blocks that wait for a commit anew, after the entries on disk were looked at.
+    pub(super) fn gather_again(&mut self, waiting: BTreeMap<BlockIndex, Gathered>) {
+        for (block, mut gathered) in waiting {
+            let entered = self.entry_page(block).and_then(|page| {
+                gathered.base =
+                    entry_in(&page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
+                self.put_entry_ahead(block, &gathered.base.succeeded_by(gathered.sealed))
+            });
+            match entered {
+                Ok(()) => self.gather.put(block, gathered),
+                Err(error) => log::error!(
+                    "file {}: what was written to block {} is lost ({error})",
+                    self.file_id(),
+                    block.0
+                ),
+            }
+        }
+    }
+
+    /// Sets an entry in the page that goes with the next commit.
+    fn put_entry_ahead(&mut self, block: BlockIndex, entry: &Entry) -> Result<(), VolumeError> {
+        let old = self.entry_page(block)?;
+        let mut page: Box<Page> = Box::new(*old);
+        set_entry_in(&mut page, block, entry);
+        let sum = self.sum_after(block, &old, &page)?;
+        let sealing = self.sealing_mut()?;
+        sealing.sum = sum;
+        sealing.pages.put_ahead(entry_place(block).0, page);
+        Ok(())
+    }
+
+    /// Seals blocks that no sync covers and writes them.
+    fn write_through<'p>(
+        &mut self,
+        blocks: Range<BlockIndex>,
+        last_len: usize,
+        plain_of: impl Fn(BlockIndex) -> &'p [u8],
+    ) -> Result<(), VolumeError> {
         let last = BlockIndex(blocks.end.0 - 1);
-        let header_included = self.put_size_of_new_file(&blocks, last_len)?;
         let mut pages = self.pages_for(&blocks)?;
+        let mut sum = self.sealing()?.sum;
         let (leading, _) = entry_place(blocks.start);
         let contiguous = blocks.start == blocks.start.group_start();
         let start = if contiguous { leading.start() } else { blocks.start.cipher_start() };
         let stop = last.cipher_start().0 + last_len as u64;
 
         let written = with_scratch((stop - start.0) as usize, |region| {
-            let sealed = self.seal_blocks(&blocks, start, region, &mut pages, plain_of);
-            sealed.map_err(Failed::BeforeCommit)?;
+            let run = SealRun { blocks: &blocks, start, region };
+            let header = self
+                .seal_blocks(run, &mut pages, &mut sum, plain_of)
+                .and_then(|()| self.put_header_of_new_file(last, last_len, &mut pages, sum))
+                .map_err(Failed::BeforeWrite)?;
             for (index, page) in &pages {
                 if contiguous || *index != leading {
                     let at = (index.start().0 - start.0) as usize;
@@ -181,37 +309,48 @@ impl Content {
             }
             let leading = (!contiguous).then(|| (leading, &*pages[&leading]));
             commit::write_run(&*self.backing, &SealedRun { leading, start, region })
-                .map_err(Failed::InCommit)
+                .map_err(Failed::InWrite)?;
+            Ok(header)
         });
+        self.durable.note_change();
         match written {
-            Ok(()) => {
+            Ok(header) => {
                 self.keep_pages(pages)?;
-                self.gaps.fill(blocks.start.0..blocks.end.0);
-                self.sealing_mut()?.on_disk |= header_included;
+                self.gaps.remove(blocks.start.0..blocks.end.0);
+                let sealing = self.sealing_mut()?;
+                sealing.sum = sum;
+                if let Some(state) = header {
+                    (sealing.state, sealing.told, sealing.on_disk) = (state, sum, true);
+                }
                 Ok(())
             }
-            Err(Failed::BeforeCommit(error)) => Err(error),
-            Err(Failed::InCommit(error)) => {
-                self.undo(&blocks, pages);
+            Err(Failed::BeforeWrite(error)) => Err(error),
+            Err(Failed::InWrite(error)) => {
+                self.undo(&blocks, pages, sum);
                 Err(error.into())
             }
         }
     }
 
-    /// The header of a new file goes with its first block. It then tells the size that the file
-    /// has after this write, so that no second write need follow. Returns whether it goes along.
-    fn put_size_of_new_file(
-        &mut self,
-        blocks: &Range<BlockIndex>,
+    /// The header of a new file goes with its first block, into page 0 among `pages`. It then
+    /// tells the size that the file has after this write, so that no second write need follow.
+    /// Returns its state record, if it goes along.
+    fn put_header_of_new_file(
+        &self,
+        last: BlockIndex,
         last_len: usize,
-    ) -> Result<bool, VolumeError> {
+        pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        sum: ContentSum,
+    ) -> Result<Option<StateRecord>, VolumeError> {
         let sealing = self.sealing()?;
         if sealing.on_disk {
-            return Ok(false);
+            return Ok(None);
         }
-        let size = (blocks.end.0 - 1) * BLOCK_LEN + last_len as u64;
-        self.put_state(StateRecord { size, ..sealing.state })?;
-        Ok(true)
+        let size = last.plain_start().0 + last_len as u64;
+        let state = self.next_state(StateRecord { size, ..sealing.state }, sum)?;
+        let page = pages.get_mut(&PageIndex(0)).expect("a new file is written from its start");
+        sealing.header.encode_both_states(&state, &sealing.keys()?.state, page);
+        Ok(Some(state))
     }
 
     /// Copies of the pages that hold the entries of `blocks`, to be changed.
@@ -234,49 +373,51 @@ impl Content {
         Ok(pages)
     }
 
-    /// Seals each block into its place in `region` and its entry into its page.
+    /// Seals each block into its place in the region and its entry into its page.
     fn seal_blocks<'p>(
         &mut self,
-        blocks: &Range<BlockIndex>,
-        start: CipherOffset,
-        region: &mut [u8],
+        run: SealRun<'_>,
         pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        sum: &mut ContentSum,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
     ) -> Result<(), VolumeError> {
+        let SealRun { blocks, start, region } = run;
         let count = (blocks.end.0 - blocks.start.0) as usize;
         // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..count]);
         let existing = blocks_in(self.size);
+        let keys = self.sealing()?.keys()?;
         for (block, nonce) in (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces) {
             let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
-            let old = if block.0 < existing {
-                self.entry_of_data_on_disk(page, block)?
+            let (shown, old) = if block.0 < existing {
+                self.entries_of(page, block)?
             } else {
-                Entry::Hole
+                (Entry::Hole, Entry::Hole)
             };
             let plain = plain_of(block);
             let at = (block.cipher_start().0 - start.0) as usize;
             let cipher = &mut region[at..at + plain.len()];
-            let tag = self.sealing()?.keys()?.data.seal(&nonce, &block_aad(block), plain, cipher);
-            let sealed = Sealed { nonce, tag, len: plain.len() as u16 };
-            set_entry_in(page, block, &old.succeeded_by(sealed));
+            let tag = keys.data.seal(&nonce, &block_aad(block), plain, cipher);
+            let entry = old.succeeded_by(Sealed { nonce, tag, len: plain.len() as u16 });
+            keys.digest.replace(sum, block, &shown, &entry);
+            set_entry_in(page, block, &entry);
         }
         self.sealing_mut()?.seals += count as u64;
         Ok(())
     }
 
-    /// The entry of a stored block with the generation that matches the data on disk marked as
-    /// newer, so that its successor replaces the other one.
-    fn entry_of_data_on_disk(&self, page: &Page, block: BlockIndex) -> Result<Entry, VolumeError> {
+    /// The entry of a stored block, and the same with the generation that matches the data on
+    /// disk marked as newer, so that its successor replaces the other one.
+    fn entries_of(&self, page: &Page, block: BlockIndex) -> Result<(Entry, Entry), VolumeError> {
         let entry = entry_in(page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
         if !self.unsettled {
-            return Ok(entry);
+            return Ok((entry, entry));
         }
         if entry == Entry::Hole {
             self.clear_punched_data(block)?;
         }
-        self.settled_entry(block, &entry)
+        Ok((entry, self.settled_entry(block, &entry)?))
     }
 
     /// As above, found by opening the data. Where nothing opens the entry is returned as it is:
@@ -332,8 +473,14 @@ impl Content {
     /// After a failed write: some entries may be ahead of their data. Puts each block's entry
     /// back in line with the data that is there, and the size back. What cannot be put back now
     /// is left to recovery: readers fall back to the generation before.
-    fn undo(&mut self, blocks: &Range<BlockIndex>, mut pages: BTreeMap<PageIndex, Box<Page>>) {
-        let attempt = self.align_entries(blocks, &mut pages).and_then(|()| {
+    fn undo(
+        &mut self,
+        blocks: &Range<BlockIndex>,
+        mut pages: BTreeMap<PageIndex, Box<Page>>,
+        mut sum: ContentSum,
+    ) {
+        let attempt = self.align_entries(blocks, &mut pages, &mut sum).and_then(|()| {
+            self.sealing_mut()?.sum = sum;
             self.size = self.size_with_tail_on_disk(&pages);
             if !self.sealing()?.on_disk {
                 return Ok(self.backing.set_size(0)?);
@@ -380,16 +527,17 @@ impl Content {
         &self,
         blocks: &Range<BlockIndex>,
         pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        sum: &mut ContentSum,
     ) -> Result<(), VolumeError> {
         let existing = blocks_in(self.size);
         for block in (blocks.start.0..blocks.end.0).map(BlockIndex) {
             let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
-            let entry = if block.0 < existing {
-                let entry = entry_in(page, block)?;
-                self.settled_entry(block, &entry)?
-            } else {
-                Entry::Hole
+            let sealed = entry_in(page, block)?;
+            let entry = match block.0 < existing {
+                true => self.settled_entry(block, &sealed)?,
+                false => Entry::Hole,
             };
+            self.sealing()?.keys()?.digest.replace(sum, block, &sealed, &entry);
             set_entry_in(page, block, &entry);
         }
         Ok(())
@@ -403,8 +551,15 @@ impl Content {
     }
 }
 
+/// Where blocks are sealed to: `region` lies at `start` in the backing file.
+struct SealRun<'a> {
+    blocks: &'a Range<BlockIndex>,
+    start: CipherOffset,
+    region: &'a mut [u8],
+}
+
 /// Where a write failed: nothing was written yet, or some of it may have been.
 enum Failed {
-    BeforeCommit(VolumeError),
-    InCommit(io::Error),
+    BeforeWrite(VolumeError),
+    InWrite(io::Error),
 }

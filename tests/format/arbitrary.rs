@@ -109,7 +109,7 @@ pub fn state() -> impl Strategy<Value = StateRecord> {
                 durable_size,
                 epoch,
                 seal_count,
-                flags: StateFlags { may_have_holes: holes, resizing },
+                flags: StateFlags { may_have_holes: holes, resizing, digest_kept: !holes },
                 envelope_slot: u8::from(slot),
                 digest,
             }

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::fixture::{PASSPHRASE, make_private_dir, passphrase, pattern, put_private};
 use super::independent::envelope::{Envelope, MANAGED, SUPPLIED};
 use super::independent::file::{
-    MAY_HAVE_HOLES, RESIZING, Reading, State, Writing, cipher_size, entry_at, plain_size, read,
-    write,
+    DIGEST_KEPT, MAY_HAVE_HOLES, RESIZING, Reading, State, Writing, cipher_size, entry_at,
+    plain_size, read, write,
 };
 use super::independent::keys::{
     protected_root, seal_record, supplied_key_id, supplied_verifier, supplied_wrap_key,
@@ -149,7 +149,7 @@ fn what_must_be_refused_is_refused_with_all_macs_right() {
     };
     assert!(refusal(&scratch, &write(&plain, &base())).is_none(), "as it is it opens");
     let cases: [(&str, Writing<'_>); 7] = [
-        ("unknown state flags", with(&|state| state.flags |= 4)),
+        ("unknown state flags", with(&|state| state.flags |= 8)),
         ("malformed state record", with(&|state| state.slot = 2)),
         ("epoch to come", with(&|state| state.epoch = LAST_EPOCH + 2)),
         ("size", with(&|state| state.flags |= RESIZING)),
@@ -175,6 +175,37 @@ fn what_must_be_refused_is_refused_with_all_macs_right() {
         let message = refusal(&scratch, &bytes).expect(expected);
         assert!(message.contains(expected), "{expected}: {message}");
     }
+}
+
+#[test]
+fn a_digest_made_by_the_page_alone_holds_and_one_of_other_blocks_does_not() {
+    let scratch = volume();
+    let plain = pattern(3, 5 * 4096 + 99);
+    let with_digest = |sequence| Writing {
+        state: State { flags: MAY_HAVE_HOLES | DIGEST_KEPT, sequence, ..state(plain.len(), 6) },
+        holes: &|_| false,
+        ..writing_of(plain.len(), 6)
+    };
+    let bytes = write(&plain, &with_digest(9));
+    assert!(refusal(&scratch, &bytes).is_none());
+    // A block with its entry, a hole in place of one, the digest of another record.
+    let mut changed = plain.clone();
+    changed[2 * 4096] ^= 1;
+    let other = write(&changed, &with_digest(9));
+    let mut replayed = bytes.clone();
+    replayed[3 * 4096..4 * 4096].copy_from_slice(&other[3 * 4096..4 * 4096]);
+    replayed[3072 + 128..3072 + 192].copy_from_slice(&other[3072 + 128..3072 + 192]);
+    let mut zeroed = bytes.clone();
+    zeroed[3 * 4096..4 * 4096].fill(0);
+    zeroed[3072 + 128..3072 + 192].fill(0);
+    for bytes in [replayed, zeroed] {
+        let message = refusal(&scratch, &bytes).unwrap();
+        assert!(message.contains("not those that its header tells of"), "{message}");
+    }
+    let digest =
+        Writing { state: State { digest: [1; 32], ..state(5000, 6) }, ..writing_of(5000, 6) };
+    let without_flag = write(&pattern(1, 5000), &Writing { holes: &|_| false, ..digest });
+    assert!(refusal(&scratch, &without_flag).is_none(), "without the flag it means nothing");
 }
 
 #[test]
@@ -228,6 +259,7 @@ fn state(size: usize, epoch: u64) -> State {
         seals: 1000,
         flags: MAY_HAVE_HOLES,
         slot: 1,
+        digest: [0; 32],
     }
 }
 

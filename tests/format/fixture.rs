@@ -56,16 +56,30 @@ impl Frozen {
     }
 }
 
-/// The frozen volumes of version 1.
-pub fn frozen_v1() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/v1")
+/// The frozen volumes: those of the first writer of version 1, and of one that keeps a content
+/// digest.
+pub const VERSIONS: [&str; 2] = ["v1", "v1-digest"];
+
+/// Where the frozen volumes of a version lie.
+pub fn frozen(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen").join(version)
 }
 
-/// A scratch copy of the frozen volumes, private to its owner as keys must be.
-pub fn copy_of_frozen() -> tempfile::TempDir {
+/// The frozen volumes of the first writer.
+pub fn frozen_v1() -> PathBuf {
+    frozen(VERSIONS[0])
+}
+
+/// A scratch copy of frozen volumes, private to its owner as keys must be.
+pub fn copy_of(version: &str) -> tempfile::TempDir {
     let scratch = tempfile::tempdir().unwrap();
-    copy_tree(&frozen_v1(), scratch.path());
+    copy_tree(&frozen(version), scratch.path());
     scratch
+}
+
+/// That of the first ones.
+pub fn copy_of_frozen() -> tempfile::TempDir {
+    copy_of(VERSIONS[0])
 }
 
 pub fn key_file(base: &Path) -> PathBuf {

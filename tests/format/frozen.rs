@@ -11,8 +11,8 @@ use ssefs::format::Mode;
 use ssefs::keys::SuppliedSource;
 
 use super::fixture::{
-    ALL, Frozen, PASSPHRASE, copy_of_frozen, digest, files_of, frozen_v1, key_file, keystore_dir,
-    pattern, read_manifest, walk,
+    self, ALL, Frozen, PASSPHRASE, VERSIONS, copy_of, copy_of_frozen, digest, files_of, frozen_v1,
+    key_file, keystore_dir, pattern, read_manifest, walk,
 };
 use super::generate::generate;
 use super::independent::envelope::{Envelope, MANAGED};
@@ -26,9 +26,10 @@ use super::mount::{Keys, Mounted};
 
 #[test]
 fn todays_code_opens_them() {
-    for frozen in ALL {
+    let all = VERSIONS.iter().flat_map(|version| ALL.map(|frozen| (version, frozen)));
+    for (version, frozen) in all {
         for writable in [false, true] {
-            let copy = copy_of_frozen();
+            let copy = copy_of(version);
             let root = frozen.volume(copy.path());
             let mounted = Mounted::open(&root, frozen.keys(copy.path()), false).unwrap();
             check(frozen, copy.path(), |path| mounted.read(path, writable).unwrap());
@@ -41,9 +42,11 @@ fn todays_code_opens_them() {
 
 #[test]
 fn the_independent_reader_opens_them() {
-    for frozen in ALL {
-        let volume = IndependentVolume::open(frozen, &frozen_v1());
-        check(frozen, &frozen_v1(), |path| volume.read(path).unwrap());
+    for base in VERSIONS.map(fixture::frozen) {
+        for frozen in ALL {
+            let volume = IndependentVolume::open(frozen, &base);
+            check(frozen, &base, |path| volume.read(path).unwrap());
+        }
     }
 }
 

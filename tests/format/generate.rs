@@ -12,17 +12,17 @@ use ssefs::store::tree::DiskTree;
 use ssefs::volume::VolumeDirectory;
 
 use super::fixture::{
-    ALL, Frozen, NOW, digest, files_of, frozen_v1, key_file, keystore_dir, passphrase, pattern,
-    walk,
+    ALL, Frozen, NOW, VERSIONS, digest, files_of, frozen, key_file, keystore_dir, passphrase,
+    pattern, walk,
 };
 use super::mount::{Keys, Mounted};
 
-/// Run by hand, into an empty `tests/frozen/v1`, and only while version 1 is not released: from
+/// Run by hand, into a new directory below `tests/frozen`, when a writer adds to the format: from
 /// then on these bytes are what every later ssefs must read.
 #[test]
-#[ignore = "writes tests/frozen/v1; frozen volumes are made once for each format version"]
+#[ignore = "writes tests/frozen; frozen volumes are made once for each writer's format"]
 fn make_the_frozen_volumes() {
-    let base = frozen_v1();
+    let base = frozen(VERSIONS[VERSIONS.len() - 1]);
     for frozen in ALL {
         assert!(!base.join(frozen.name()).exists(), "remove the old ones first");
     }
@@ -80,6 +80,7 @@ fn supplied(base: &Path) {
     let block = fs::read(root.join("torn")).unwrap()[8192..].to_vec();
     let file = second.file("torn");
     file.write(4096, &pattern(91, 4096)).unwrap();
+    file.commit().unwrap();
     drop((file, second));
     let mut torn = fs::read(root.join("torn")).unwrap();
     assert_ne!(torn[8192..], block);

@@ -196,7 +196,7 @@ proptest! {
             page[128 + 128 * place + 96..][..32].copy_from_slice(&mac);
             check_header(&page);
             let zeros = body[45..48].iter().chain(&body[80..]).all(|byte| *byte == 0);
-            if body[44] > 1 || body[41..44] != [0; 3] || body[40] > 3 || !zeros {
+            if body[44] > 1 || body[41..44] != [0; 3] || body[40] > 7 || !zeros {
                 prop_assert!(header.verify(&page, &mac_key(), false).is_err());
             }
         }

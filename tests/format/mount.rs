@@ -14,7 +14,7 @@ use ssefs::keys::{
 use ssefs::store::BackingFile;
 use ssefs::store::disk::DiskFile;
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError};
+use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 use super::fixture::NOW;
 
@@ -88,7 +88,8 @@ impl Mounted {
             key_slots: vec![slot],
         };
         directory.create(&descriptor, &volume_key).unwrap();
-        let volume = directory.start(&descriptor, &volume_key, keyring, false).unwrap();
+        let volume =
+            directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
         Self { volume, root: root.to_owned() }
     }
 
@@ -97,7 +98,14 @@ impl Mounted {
         let descriptor = directory.descriptor().map_err(text)?.ok_or("no descriptor")?;
         let (keyring, _) = keys.keyring(descriptor.volume_id, Some(&descriptor))?;
         let volume_key = keyring.open_volume_key(&descriptor).map_err(text)?;
-        let volume = directory.start(&descriptor, &volume_key, keyring, read_only).map_err(text)?;
+        let volume = directory
+            .start(
+                &descriptor,
+                &volume_key,
+                keyring,
+                VolumeUse { read_only, ..VolumeUse::default() },
+            )
+            .map_err(text)?;
         Ok(Self { volume, root: root.to_owned() })
     }
 

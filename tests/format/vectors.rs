@@ -8,23 +8,27 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use ssefs::crypto::{AeadKey, MacKey, Secret, derive};
 use ssefs::format::{
-    Argon2idParameters, DATA_KEY_LABEL, Entry, Envelope, EpochRecord, FileId, Header, KeyId, Mode,
-    Prologue, STATE_MAC_LABEL, Sealed, StateFlags, StateRecord, Suite, SuppliedVerifier, VolumeId,
-    WrapAlgorithm,
+    Argon2idParameters, BlockIndex, ContentSum, DATA_KEY_LABEL, DIGEST_KEY_LABEL, DigestKey, Entry,
+    Envelope, EpochRecord, FileId, Header, KeyId, Mode, Prologue, STATE_MAC_LABEL, Sealed,
+    StateFlags, StateRecord, Suite, SuppliedVerifier, VolumeId, WrapAlgorithm,
 };
 use ssefs::keys::{
     Access, Binding, KeyProvider, Keystore, ManagedProvider, SuppliedProvider, supplied_key_id,
     verify_supplied,
 };
 
-use super::fixture::{PASSPHRASE, frozen_v1, make_private_dir, passphrase, put_private};
+use super::fixture::{PASSPHRASE, frozen, make_private_dir, passphrase, put_private};
 use super::independent::keys::{material, open_record};
 
 struct Vectors(Value);
 
 impl Vectors {
     fn read() -> Self {
-        let text = fs::read(frozen_v1().join("vectors.json")).unwrap();
+        Self::of("v1")
+    }
+
+    fn of(version: &str) -> Self {
+        let text = fs::read(frozen(version).join("vectors.json")).unwrap();
         Self(serde_json::from_slice(&text).unwrap())
     }
 
@@ -107,13 +111,27 @@ fn header() {
         durable_size: 4096,
         epoch: 2,
         seal_count: 18,
-        flags: StateFlags { may_have_holes: true, resizing: false },
+        flags: StateFlags { may_have_holes: true, ..StateFlags::default() },
         envelope_slot: 0,
         digest: [0; 32],
     };
     header.encode_state(&state, &MacKey::new(&state_key), &mut page);
     assert_eq!(page[256..384], vectors.bytes("state"));
     assert!(page[128..256].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn content_digest() {
+    let vectors = Vectors::of("v1-digest");
+    let derived = derive(&vectors.secret("dek"), DIGEST_KEY_LABEL);
+    assert!(derived.equals(&vectors.secret("digest_key")));
+    let key = DigestKey::new(&derived);
+    let mut sum = ContentSum::default();
+    for (block, name) in [(0, "entry_0"), (17, "entry_17")] {
+        let entry = Entry::decode(&vectors.array(name)).unwrap();
+        key.add(&mut sum, BlockIndex(block), &entry);
+    }
+    assert_eq!(key.mask(sum, 5, 2)[..], vectors.bytes("digest"));
 }
 
 #[test]

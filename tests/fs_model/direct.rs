@@ -15,7 +15,7 @@ use ssefs::fs::{
 };
 use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Volume, VolumeDirectory};
+use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
 
 use super::operation::{
     LINK_TARGETS, NAMES, Operation, Outcome, Path, RenameHow, SLOTS, Shown, Slot, Subject, XATTRS,
@@ -490,7 +490,7 @@ fn mount(directory: &std::path::Path) -> (FileSystem, Arc<Volume>) {
             (descriptor, made.dek)
         }
     };
-    let volume = directory.start(&descriptor, &volume_key, keyring, false).unwrap();
+    let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
     let options =
         FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::from_secs(1) };
     (FileSystem::new(Arc::clone(&volume), tree, options).unwrap(), volume)

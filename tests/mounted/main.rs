@@ -17,3 +17,10 @@ mod programs;
 mod rekey;
 mod residue;
 mod rewrap;
+
+/// What child processes of these tests do.
+const ROLES: &[(&str, harness::child::Role)] = &[
+    ("record-lock", posix::locks::record_lock_role),
+    ("flock", posix::locks::flock_role),
+    ("reader", posix::io::reader_role),
+];

@@ -11,7 +11,7 @@ use ssefs::format::{
 use ssefs::keys::{Access, Binding, DekCache, KeyError, KeyProvider, Keyring};
 use ssefs::store::BackingFile;
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError};
+use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 /// A volume that can be unmounted cleanly, or lost as in a crash, and mounted again.
 pub struct TestVolume {
@@ -99,7 +99,8 @@ impl TestVolume {
                 (descriptor, made.dek)
             }
         };
-        self.volume = Some(directory.start(&descriptor, &volume_key, keyring, false).unwrap());
+        self.volume =
+            Some(directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap());
     }
 }
 

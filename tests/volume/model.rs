@@ -115,7 +115,10 @@ pub fn content(file: &EncryptedFile) -> Result<Vec<u8>, ssefs::volume::VolumeErr
 fn check_seeks(file: &EncryptedFile, model: &[u8]) {
     let mut at = 0;
     while let Some(data) = file.next_data(at).unwrap() {
-        assert!(model[at as usize..data as usize].iter().all(|byte| *byte == 0));
+        assert!(
+            model[at as usize..data as usize].iter().all(|byte| *byte == 0),
+            "data before {data}, the next after {at}"
+        );
         let hole = file.next_hole(data).unwrap().unwrap();
         assert!(hole > data && hole <= model.len() as u64);
         at = hole;
@@ -149,6 +152,25 @@ proptest! {
         }
         check_seeks(&file, &model);
     }
+}
+
+/// What waits for a commit is not in the backing file, which tells where the holes are.
+#[test]
+fn a_block_that_waits_in_a_hole_is_data() {
+    let volume = TestVolume::new();
+    let file = volume.open(&Arc::new(MemoryFile::new())).unwrap();
+    let mut model = Vec::new();
+    let steps = [
+        Step::Write { at: 327_680, len: 1, seed: 0 },
+        Step::Zero { at: 0, len: 73_728, keep_size: false },
+        Step::Sync,
+        Step::Write { at: 65_536, len: 1, seed: 0 },
+    ];
+    for step in steps {
+        step.apply(&file).unwrap();
+        step.apply_to(&mut model);
+    }
+    check_seeks(&file, &model);
 }
 
 #[test]

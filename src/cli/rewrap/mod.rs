@@ -42,7 +42,7 @@ use crate::format::Descriptor;
 use crate::keys::{Keyring, Keystore};
 use crate::store::tree::DiskTree;
 use crate::sys::process;
-use crate::volume::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeError};
+use crate::volume::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeError, VolumeUse};
 
 /// The command.
 pub fn run(args: &RewrapArgs, keystore: Option<PathBuf>) -> Outcome {
@@ -106,7 +106,7 @@ impl<'a> Rewrap<'a> {
         let descriptor = self.descriptor()?;
         let (keyring, mut slots, plan) = self.planned(descriptor)?;
         let volume = directory
-            .start(slots.descriptor(), slots.volume_key(), keyring, false)
+            .start(slots.descriptor(), slots.volume_key(), keyring, VolumeUse::default())
             .map_err(named)?;
         let task = Offline::new(&self.tree, &volume, &plan).map_err(|error| named(error.into()))?;
         let Passed { tally, failure } = self.pass(&self.tree, &task);

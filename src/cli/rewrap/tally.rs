@@ -166,11 +166,12 @@ impl Reason {
             VolumeError::Backing(error) => Self::of_io(error),
             VolumeError::Key(error) => Self::of_key(error),
             VolumeError::KeyNotHeld { .. } => Self::NoKey,
-            VolumeError::NotItsEnvelope { .. } => Self::Busy,
+            VolumeError::NotItsEnvelope { .. } | VolumeError::Unsettled { .. } => Self::Busy,
             VolumeError::ReadOnly | VolumeError::Withdrawn { .. } => Self::Denied,
             VolumeError::Header(_)
             | VolumeError::OtherVolume { .. }
             | VolumeError::Integrity { .. }
+            | VolumeError::Replayed { .. }
             | VolumeError::SizeMismatch { .. } => Self::Damaged,
             VolumeError::SealsExhausted { .. }
             | VolumeError::TooLarge

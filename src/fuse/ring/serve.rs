@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::super::convert::{COPY_MAX, directory_flags, file_flags};
 use super::super::guard::guarded;
 use super::abi::{
-    CreateIn, FSYNC_DATA_ONLY, InHeader, LseekIn, SetattrIn, WRITE_KILL_SET_IDS, opcode, valid,
+    CreateIn, FSYNC_DATA_ONLY, FlushIn, InHeader, LseekIn, SetattrIn, WRITE_KILL_SET_IDS, Wire,
+    opcode, valid,
 };
 use super::device::Device;
 use super::reply::{Answer, Listing};
@@ -36,18 +37,30 @@ pub(super) enum Lane {
 impl Service {
     /// Who is to serve a request, of which the structure of the opcode is given.
     pub(super) fn lane(&self, opcode: u32, structure: &[u8]) -> Lane {
-        match opcode {
+        let may_wait = match opcode {
             opcode::READ | opcode::WRITE if moved_bytes(opcode, structure) >= BULK_BYTES => {
-                Lane::Bulk
+                return Lane::Bulk;
             }
             opcode::FSYNC
             | opcode::FSYNCDIR
             | opcode::FALLOCATE
             | opcode::COPY_FILE_RANGE
             | opcode::SETXATTR
-            | opcode::LSEEK => Lane::Slow,
-            _ => Lane::Here,
-        }
+            | opcode::LSEEK => true,
+            opcode::OPEN | opcode::CREATE => self.fs.open_may_wait(),
+            opcode::RENAME | opcode::RENAME2 => self.fs.change_may_wait(),
+            opcode::SETATTR => {
+                let asked = SetattrIn::read(structure);
+                asked.is_some_and(|asked| asked.valid & valid::SIZE != 0)
+                    && self.fs.change_may_wait()
+            }
+            opcode::FLUSH => {
+                let asked = FlushIn::read(structure);
+                asked.is_some_and(|asked| self.fs.flush_may_wait(Handle(asked.handle)))
+            }
+            _ => false,
+        };
+        if may_wait { Lane::Slow } else { Lane::Here }
     }
 
     /// Serves a request whose names and data stand in the first `filled` bytes of `payload`, and
@@ -110,16 +123,13 @@ impl Service {
             Operation::Link { node: linked, name } => Answer::Entry(fs.link(linked, node, name)?),
             Operation::Open(ref asked) => {
                 let opened = fs.open(caller, node, asked.flags.cast_signed())?;
-                Answer::Opened {
-                    handle: opened.handle,
-                    flags: file_flags(opened, fs.options()).bits(),
-                }
+                Answer::Opened { handle: opened.handle, flags: file_flags(opened).bits() }
             }
             Operation::Create { ref made, name } => {
                 let &CreateIn { flags, mode, umask, .. } = made;
                 let (entry, opened): (Entry, Opened) =
                     fs.create(caller, node, name, mode, umask, flags.cast_signed())?;
-                let flags = file_flags(opened, fs.options()).bits();
+                let flags = file_flags(opened).bits();
                 Answer::Created { entry, handle: opened.handle, flags }
             }
             Operation::Read(ref place) => {

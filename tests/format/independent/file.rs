@@ -1,7 +1,7 @@
 //! A backing file: FORMAT.md, "Layout", "Page 0", "Entries" and "Blocks".
 
 use super::envelope::Envelope;
-use super::primitives::{Key, crc32, hkdf, hmac, open, seal, sha256};
+use super::primitives::{Key, aes, crc32, hkdf, hmac, open, seal, sha256};
 
 /// What a reader must know of the volume.
 pub struct Reading<'a> {
@@ -21,10 +21,13 @@ pub struct State {
     pub seals: u64,
     pub flags: u32,
     pub slot: u8,
+    /// As it is in the record; the writer fills it in where the flag is set.
+    pub digest: [u8; 32],
 }
 
 pub const MAY_HAVE_HOLES: u32 = 1;
 pub const RESIZING: u32 = 2;
+pub const DIGEST_KEPT: u32 = 4;
 
 /// The plaintext of a backing file.
 pub fn read(bytes: &[u8], reading: &Reading<'_>) -> Result<Vec<u8>, String> {
@@ -51,12 +54,15 @@ pub fn read(bytes: &[u8], reading: &Reading<'_>) -> Result<Vec<u8>, String> {
     let data_key = hkdf(&dek, b"ssefs/v1/data");
     let blocks = size.div_ceil(4096);
     let mut plain = Vec::new();
+    let digest_key = hkdf(&dek, b"ssefs/v1/digest");
+    let mut sum = 0_u128;
     for block in 0..blocks {
         let len = (size - block * 4096).min(4096) as usize;
         let at = block_at(block) as usize;
         let entry = bytes.get(entry_at(block) as usize..).and_then(|rest| rest.first_chunk());
         let entry: &[u8; 64] = entry.ok_or("an entry is cut off")?;
         let cipher = bytes.get(at..at + len).ok_or("a block is cut off")?;
+        sum = sum.wrapping_add(digest_term(&digest_key, block, entry));
         plain.extend(match entry {
             [0, ..] if *entry == [0; 64] && state.flags & MAY_HAVE_HOLES != 0 => vec![0; len],
             _ => open_block(&data_key, block, entry, cipher, clean)?,
@@ -64,6 +70,9 @@ pub fn read(bytes: &[u8], reading: &Reading<'_>) -> Result<Vec<u8>, String> {
     }
     if clean && (blocks..16).any(|block| page[entry_at(block) as usize..][..64] != [0; 64]) {
         return Err("an entry past the end".into());
+    }
+    if clean && state.flags & DIGEST_KEPT != 0 && state.digest != masked(&digest_key, sum, &state) {
+        return Err("the content digest does not match".into());
     }
     Ok(plain)
 }
@@ -93,13 +102,9 @@ pub fn write(plain: &[u8], writing: &Writing<'_>) -> Vec<u8> {
             bytes[384 + 1344 * slot..][..1344].copy_from_slice(&envelope.slot());
         }
     }
-    let state_key = hkdf(&writing.dek, b"ssefs/v1/state");
-    let before = State { sequence: writing.state.sequence - 1, ..writing.state.clone() };
-    for state in [&before, &writing.state] {
-        let record = state.record(&state_key, bytes.first_chunk().unwrap());
-        bytes[128 + 128 * (state.sequence % 2) as usize..][..128].copy_from_slice(&record);
-    }
     let data_key = hkdf(&writing.dek, b"ssefs/v1/data");
+    let digest_key = hkdf(&writing.dek, b"ssefs/v1/digest");
+    let mut sum = 0_u128;
     for (block, chunk) in (0..).zip(plain.chunks(4096)) {
         if (writing.holes)(block) {
             assert!(chunk.iter().all(|byte| *byte == 0), "a hole reads as zeros");
@@ -119,8 +124,38 @@ pub fn write(plain: &[u8], writing: &Writing<'_>) -> Vec<u8> {
         let mark = crc32(&[&generations[..], letter].concat());
         let entry = [&generations[..], &mark.to_le_bytes()].concat();
         bytes[entry_at(block) as usize..][..64].copy_from_slice(&entry);
+        sum = sum.wrapping_add(digest_term(&digest_key, block, &entry.try_into().unwrap()));
+    }
+    let state_key = hkdf(&writing.dek, b"ssefs/v1/state");
+    for sequence in [writing.state.sequence - 1, writing.state.sequence] {
+        let mut state = State { sequence, ..writing.state.clone() };
+        if state.flags & DIGEST_KEPT != 0 {
+            state.digest = masked(&digest_key, sum, &state);
+        }
+        let record = state.record(&state_key, bytes.first_chunk().unwrap());
+        bytes[128 + 128 * (sequence % 2) as usize..][..128].copy_from_slice(&record);
     }
     bytes
+}
+
+/// What a block adds to the content digest.
+fn digest_term(key: &Key, block: u64, entry: &[u8; 64]) -> u128 {
+    let mark = u32::from_le_bytes(entry[60..].try_into().unwrap());
+    let in_b = crc32(&[&entry[..60], b"B"].concat()) == mark;
+    let tag = &entry[if in_b { 42 } else { 12 }..][..16];
+    if *entry == [0; 64] {
+        return 0;
+    }
+    let input = u128::from_le_bytes(tag.try_into().unwrap()) ^ u128::from(block);
+    u128::from_le_bytes(aes(key, &input.to_le_bytes()))
+}
+
+/// The field of a state record for a digest.
+pub fn masked(key: &Key, sum: u128, state: &State) -> [u8; 32] {
+    let start = u128::from_le_bytes(aes(key, b"ssefs state mask"));
+    let place = u128::from(state.epoch) << 64 | u128::from(state.sequence);
+    let mask = u128::from_le_bytes(aes(key, &(start ^ place).to_le_bytes()));
+    [(sum ^ mask).to_le_bytes(), [0; 16]].concat().try_into().unwrap()
 }
 
 /// Where block `block` lies.
@@ -164,6 +199,7 @@ impl State {
         }
         body[40..44].copy_from_slice(&self.flags.to_le_bytes());
         body[44] = self.slot;
+        body[48..80].copy_from_slice(&self.digest);
         let mac = state_mac(key, page, &body);
         [&body[..], &mac].concat().try_into().unwrap()
     }
@@ -183,9 +219,10 @@ impl State {
             seals: number(32),
             flags: u32::from_le_bytes(body[40..44].try_into().unwrap()),
             slot: body[44],
+            digest: body[48..80].try_into().unwrap(),
         };
         let reserved = body[45..48].iter().chain(&body[80..]).all(|byte| *byte == 0);
-        if state.sequence % 2 != place as u64 || state.flags > 3 || state.slot > 1 || !reserved {
+        if state.sequence % 2 != place as u64 || state.flags > 7 || state.slot > 1 || !reserved {
             return Err("state record refused".into());
         }
         Ok(state)

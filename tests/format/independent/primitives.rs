@@ -1,6 +1,8 @@
 //! AES-256-GCM, HMAC, HKDF, SHA-256 and CRC-32, over RustCrypto or written out.
 
 use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::aes::Aes256;
+use aes_gcm::aes::cipher::BlockCipherEncrypt;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
@@ -16,6 +18,13 @@ pub fn seal(key: &Key, nonce: &[u8; 12], aad: &[u8], plain: &[u8]) -> Vec<u8> {
 pub fn open(key: &Key, nonce: &[u8; 12], aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let cipher = Aes256Gcm::new(key.into());
     cipher.decrypt(nonce.into(), Payload { msg: sealed, aad }).ok()
+}
+
+/// One block of AES-256 (FIPS 197).
+pub fn aes(key: &Key, block: &[u8; 16]) -> [u8; 16] {
+    let mut block = (*block).into();
+    Aes256::new(key.into()).encrypt_block(&mut block);
+    block.into()
 }
 
 pub fn hmac(key: &[u8], message: &[u8]) -> Key {

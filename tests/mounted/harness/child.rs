@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::ROLES;
+
 /// A running child of this test program.
 pub struct Peer {
     process: Child,
@@ -17,7 +19,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts `role`, see [`ROLES`], on `path`.
+    /// Starts `role`, see `ROLES` of the test program, on `path`.
     pub fn start(role: &str, path: impl AsRef<OsStr>) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "harness::child::entry", "--nocapture", "--test-threads=1"])
@@ -67,14 +69,8 @@ impl Drop for Peer {
     }
 }
 
-/// What a child may do: read lines, act on the path, say lines.
-type Role = fn(PathBuf, &mut dyn Iterator<Item = String>);
-
-const ROLES: &[(&str, Role)] = &[
-    ("record-lock", crate::posix::locks::record_lock_role),
-    ("flock", crate::posix::locks::flock_role),
-    ("reader", crate::posix::io::reader_role),
-];
+/// What a child may do: read lines, act on the path, say lines. Each test program has its own.
+pub type Role = fn(PathBuf, &mut dyn Iterator<Item = String>);
 
 const ROLE_VARIABLE: &str = "SSEFS_TEST_CHILD_ROLE";
 const PATH_VARIABLE: &str = "SSEFS_TEST_CHILD_PATH";

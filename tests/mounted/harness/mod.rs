@@ -7,7 +7,9 @@
 //! place than `/tmp`, `SSEFS_TEST_SKIPS` a file that collects what was skipped and why.
 
 pub mod bench;
+pub mod change;
 pub mod child;
+pub mod dialogue;
 pub mod mount;
 pub mod pty;
 pub mod scratch;
@@ -21,7 +23,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use bench::Bench;
+pub use change::Changing;
 pub use child::Peer;
+pub use dialogue::Dialogue;
 pub use mount::{Mount, Setup};
 pub use user::{ALICE, BOB, NOBODY, User, is_root};
 

@@ -145,6 +145,11 @@ impl Mount {
     /// The same with other `-o` options in place of the ones it started with.
     pub fn remount_with(&mut self, options: &[&str]) {
         self.unmount();
+        self.mount_with(options);
+    }
+
+    /// As [`mount`](Self::mount), with other `-o` options in place of the ones it started with.
+    pub fn mount_with(&mut self, options: &[&str]) {
         self.setup.options = options.iter().map(|&option| option.to_owned()).collect();
         self.mount();
     }

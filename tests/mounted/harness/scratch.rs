@@ -3,10 +3,11 @@
 //!
 //! Nothing is removed below a mount point that is still mounted.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::UnmountFlags;
@@ -20,12 +21,20 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new() -> Self {
-        static CLEAN: Once = Once::new();
+        Self::below(&root())
+    }
+
+    /// In another place than where scratch directories are.
+    pub fn below(root: &Path) -> Self {
+        static CLEAN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        CLEAN.call_once(clean_dead_runs);
+        let first = CLEAN.lock().unwrap().insert(root.to_path_buf());
+        if first {
+            clean_dead_runs(root);
+        }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
-        let path = root().join(format!("{PREFIX}{pid}-{number}-{}", short_name()));
+        let path = root.join(format!("{PREFIX}{pid}-{number}-{}", short_name()));
         fs::create_dir(&path).unwrap();
         Self { path }
     }
@@ -81,8 +90,8 @@ fn mount_points() -> Vec<PathBuf> {
 }
 
 /// Removes what runs left behind whose process is gone.
-fn clean_dead_runs() {
-    let Ok(entries) = fs::read_dir(root()) else { return };
+fn clean_dead_runs(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());

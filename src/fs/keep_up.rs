@@ -1,0 +1,164 @@
+//! What goes on beside the requests: gathered writes are committed when they have waited long
+//! enough, and what nobody has synced is synced now and then, so that it is durable and further
+//! changes of it are ordered.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::error::At;
+use super::locks::lock;
+use super::nodes::ObjectId;
+use super::open::Purpose;
+use super::open_table::OpenInode;
+use super::{FileSystem, FsError, NodeId};
+use crate::store::tree::{DirFd, RenameMode};
+use crate::store::{BackingFile, SyncScope};
+use crate::volume::Durability;
+
+/// Objects that were closed before everything written to them was synced.
+#[derive(Default)]
+pub(super) struct ClosedUnsynced {
+    /// Each with the number of the sync of everything that it waits for.
+    objects: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    objects: HashMap<ObjectId, u64>,
+    begun: u64,
+}
+
+impl ClosedUnsynced {
+    fn note(&self, object: ObjectId) {
+        let mut waiting = lock(&self.objects);
+        let next = waiting.begun + 1;
+        waiting.objects.insert(object, next);
+    }
+
+    fn contains(&self, object: ObjectId) -> bool {
+        lock(&self.objects).objects.contains_key(&object)
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.objects).objects.is_empty()
+    }
+
+    /// A sync of everything begins; returns its number.
+    fn begin(&self) -> u64 {
+        let mut waiting = lock(&self.objects);
+        waiting.begun += 1;
+        waiting.begun
+    }
+
+    fn end(&self, sync: u64) {
+        let mut waiting = lock(&self.objects);
+        waiting.objects.retain(|_, due| *due > sync);
+        waiting.objects.shrink_to(LEFT_ALLOCATED);
+    }
+
+    fn forget(&self, object: ObjectId) {
+        lock(&self.objects).objects.remove(&object);
+    }
+}
+
+impl FileSystem {
+    /// Commits what has been gathered for some seconds; with `sync_all` also syncs what has not
+    /// been. To be called every second, and with `sync_all` every half a minute.
+    pub fn keep_up(&self, sync_all: bool) {
+        if self.is_read_only() || !sync_all && !self.volume.has_gathered() {
+            return;
+        }
+        for used in self.open.all() {
+            let inode = used.inode();
+            if !inode.file().is_unsynced() {
+                continue;
+            }
+            let node = inode.node();
+            let kept = inode.keep_time(|file| {
+                file.keep_up(LONGEST_GATHERED, sync_all)
+                    .map_err(|source| self.volume_error(node, source))
+            });
+            kept.unwrap_or_else(|error| error.report());
+        }
+        if sync_all && !self.closed_unsynced.is_empty() {
+            self.sync_closed().unwrap_or_else(|error| error.report());
+        }
+    }
+
+    fn sync_closed(&self) -> Result<(), FsError> {
+        let begun = self.closed_unsynced.begin();
+        let until = self.volume.unsynced_now();
+        self.tree.sync_file_system().at(NodeId::ROOT)?;
+        self.closed_unsynced.end(begun);
+        if let Some(until) = until {
+            self.volume.note_all_synced(until);
+        }
+        Ok(())
+    }
+
+    /// A use of a file has ended, perhaps the last one.
+    pub(super) fn note_closed(&self, inode: &OpenInode) {
+        if inode.file().is_writable() && inode.file().is_unsynced() {
+            self.closed_unsynced.note(inode.object());
+        }
+    }
+
+    /// Makes an object durable that is about to take the name of another one: a power cut must
+    /// leave the old content under that name or the new, not half of the new.
+    pub(super) fn sync_before_rename(
+        &self,
+        from: (&DirFd, &OsStr),
+        to: (&DirFd, &OsStr),
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        let object =
+            |(directory, name)| self.tree.stat(directory, name).map(|stat| ObjectId::of(&stat));
+        if mode == RenameMode::NoReplace || self.volume.durability() == Durability::Process {
+            return Ok(());
+        }
+        // What is not there, or cannot be looked at, is for the rename itself to find.
+        let (Ok(moved), Ok(replaced)) = (object(from), object(to)) else { return Ok(()) };
+        self.sync_object(moved)?;
+        if mode == RenameMode::Exchange { self.sync_object(replaced) } else { Ok(()) }
+    }
+
+    fn sync_object(&self, object: ObjectId) -> Result<(), FsError> {
+        if let Some(inode) = self.open.find(object) {
+            if inode.file().is_unsynced() {
+                self.sync_inode(&inode, SyncScope::Data)?;
+            }
+            return Ok(());
+        }
+        let Some(node) = self.nodes.node_of(object) else { return Ok(()) };
+        if self.closed_unsynced.contains(object) {
+            let (disk, ..) = self.open_backing(node, object, Purpose::Describe)?;
+            disk.sync(SyncScope::Data).at(node)?;
+            self.closed_unsynced.forget(object);
+        }
+        Ok(())
+    }
+}
+
+/// Blocks wait for a commit no longer than this.
+const LONGEST_GATHERED: Duration = Duration::from_secs(5);
+const LEFT_ALLOCATED: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_waits_for_a_sync_that_began_after_its_close() {
+        let closed = ClosedUnsynced::default();
+        let [one, two] = [1, 2].map(|ino| ObjectId { dev: 0, ino });
+        closed.note(one);
+        let sync = closed.begin();
+        closed.note(two);
+        closed.end(sync);
+        assert!(!closed.contains(one) && closed.contains(two));
+        closed.end(closed.begin());
+        assert!(closed.is_empty());
+    }
+}

@@ -1,0 +1,260 @@
+//! What a power cut cannot take from an open file, and what has to be synced before more of it
+//! may change.
+//!
+//! After a power cut any of the writes since the last sync of the backing file may be missing.
+//! So a block that a sync covers may be written over only once its entry, which then holds the
+//! old generation and the new one, is synced; and not a second time before the new data is, or
+//! a third generation would push the one that is on the medium out of the entry.
+
+use std::io;
+use std::ops::Range;
+
+use rustix::io::Errno;
+
+use super::block_ranges::BlockRanges;
+use crate::format::{BLOCK_LEN, BlockIndex, PlainSize, blocks_in};
+
+/// What a mount promises for the time after a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// What was synced reads at that value or a newer one, also after a power cut.
+    #[default]
+    Power,
+    /// Nothing is lost when the daemon dies; a power cut may damage what was being written.
+    Process,
+}
+
+/// How far an open file is durable.
+#[derive(Debug)]
+pub(super) struct Durable {
+    promise: Durability,
+    /// So much of the plaintext was on the medium when it was last synced.
+    size: PlainSize,
+    /// Changed since the last sync began, below `size`.
+    in_flight: Changes,
+    flushing: Option<Flushing>,
+    /// The first sync that failed, as the errno; what it did not write may be gone for good.
+    failed: Option<i32>,
+    /// Counts changes of the file, and how many of them are synced.
+    changed: u64,
+    synced: u64,
+}
+
+/// Changes that are not synced, and that further changes of the same blocks must wait for.
+#[derive(Debug, Default)]
+struct Changes {
+    blocks: BlockRanges,
+    /// Whatever comes next must wait: the size or the state record changes what blocks mean.
+    whole: bool,
+}
+
+/// A sync that goes on.
+#[derive(Debug)]
+struct Flushing {
+    changes: Changes,
+    /// How much of the plaintext is durable when it succeeds.
+    size: PlainSize,
+    changed: u64,
+}
+
+impl Durable {
+    /// Of a file of which the first `size` bytes are durable.
+    pub(super) fn new(promise: Durability, size: PlainSize) -> Self {
+        Self {
+            promise,
+            size,
+            in_flight: Changes::default(),
+            flushing: None,
+            failed: None,
+            changed: 0,
+            synced: 0,
+        }
+    }
+
+    /// So much of the plaintext survives a power cut.
+    pub(super) fn size(&self) -> PlainSize {
+        self.size
+    }
+
+    /// Sets the size after a recovery, which has synced all there is.
+    pub(super) fn recovered(&mut self, size: PlainSize) {
+        self.size = size;
+        self.in_flight = Changes::default();
+        self.flushing = None;
+        self.synced = self.changed;
+    }
+
+    /// Whether changes must be ordered by syncs at all.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promise == Durability::Power
+    }
+
+    /// Up to which block a change must be gathered: those that are durable, or about to be.
+    pub(super) fn covered(&self) -> BlockIndex {
+        if !self.is_promised() {
+            return BlockIndex(0);
+        }
+        let about_to_be = self.flushing.as_ref().map_or(PlainSize(0), |flushing| flushing.size);
+        BlockIndex(blocks_in(self.size.max(about_to_be)))
+    }
+
+    /// Whether a change of these blocks must wait for a sync.
+    pub(super) fn must_wait(&self, blocks: &Range<BlockIndex>) -> bool {
+        if !self.is_promised() {
+            return false;
+        }
+        let blocks = blocks.start.0..blocks.end.0;
+        let held_up = |changes: &Changes| changes.whole || changes.blocks.meets(&blocks);
+        held_up(&self.in_flight)
+            || self.flushing.as_ref().is_some_and(|flushing| {
+                let becoming = self.size.0 / BLOCK_LEN..blocks_in(flushing.size);
+                let overlap = blocks.start < becoming.end && becoming.start < blocks.end;
+                held_up(&flushing.changes) || overlap
+            })
+    }
+
+    /// Notes a change of any kind.
+    pub(super) fn note_change(&mut self) {
+        self.changed += 1;
+    }
+
+    /// Notes that durable blocks have changed.
+    pub(super) fn note_in_flight(&mut self, blocks: Range<BlockIndex>) {
+        self.note_change();
+        self.in_flight.blocks.insert(blocks.start.0..blocks.end.0);
+    }
+
+    /// Notes a change that everything further must wait for, if anything is durable.
+    pub(super) fn note_whole_in_flight(&mut self) {
+        self.note_change();
+        self.in_flight.whole |= self.size.0 > 0;
+    }
+
+    /// Whether the file has changed since it was last synced.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.changed != self.synced
+    }
+
+    /// Whether a change that everything must wait for is not synced.
+    pub(super) fn whole_in_flight(&self) -> bool {
+        self.is_promised() && self.in_flight.whole
+    }
+
+    /// The file was cut: what lies behind is no more.
+    pub(super) fn cut_to(&mut self, size: PlainSize) {
+        self.size = self.size.min(size);
+        if let Some(flushing) = &mut self.flushing {
+            flushing.size = flushing.size.min(size);
+        }
+    }
+
+    /// A sync of the backing file begins, after which `size` bytes of plaintext are durable;
+    /// `None` where gathered blocks are still to be written.
+    pub(super) fn begin_flush(&mut self, size: Option<PlainSize>) {
+        let mut changes = std::mem::take(&mut self.in_flight);
+        if let Some(before) = self.flushing.take() {
+            // One that goes on in another thread: this one, begun later, covers it.
+            changes.blocks.insert_all(before.changes.blocks);
+            changes.whole |= before.changes.whole;
+        }
+        let size = size.map_or(self.size, |size| self.size.max(size));
+        self.flushing = Some(Flushing { changes, size, changed: self.changed });
+    }
+
+    /// The sync has ended. Once one has failed, none succeeds any more: the kernel may have
+    /// dropped what it could not write and takes the next sync for complete.
+    pub(super) fn end_flush(&mut self, result: io::Result<()>) -> io::Result<()> {
+        let flushing = self.flushing.take();
+        if let Err(error) = result {
+            self.failed.get_or_insert(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+            if let Some(flushing) = flushing {
+                self.in_flight.blocks.insert_all(flushing.changes.blocks);
+                self.in_flight.whole |= flushing.changes.whole;
+            }
+            return Err(error);
+        }
+        self.check()?;
+        if let Some(flushing) = flushing {
+            self.size = flushing.size;
+            self.synced = self.synced.max(flushing.changed);
+        }
+        Ok(())
+    }
+
+    /// The error of the sync that has failed, if one has.
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(range: Range<u64>) -> Range<BlockIndex> {
+        BlockIndex(range.start)..BlockIndex(range.end)
+    }
+
+    fn durable(size: u64) -> Durable {
+        Durable::new(Durability::Power, PlainSize(size))
+    }
+
+    #[test]
+    fn what_was_changed_waits_for_a_sync_that_began_later() {
+        let mut durable = durable(10 * BLOCK_LEN);
+        assert!(!durable.must_wait(&blocks(0..10)) && !durable.is_unsynced());
+        durable.note_in_flight(blocks(2..4));
+        assert!(durable.must_wait(&blocks(3..9)) && !durable.must_wait(&blocks(4..9)));
+        durable.begin_flush(None);
+        durable.note_in_flight(blocks(7..8));
+        assert!(durable.must_wait(&blocks(3..4)));
+        durable.end_flush(Ok(())).unwrap();
+        assert!(!durable.must_wait(&blocks(0..7)) && durable.must_wait(&blocks(7..8)));
+        assert!(durable.is_unsynced());
+    }
+
+    #[test]
+    fn what_a_sync_is_about_to_cover_counts_as_covered() {
+        let mut durable = durable(BLOCK_LEN + 1);
+        durable.begin_flush(Some(PlainSize(5 * BLOCK_LEN)));
+        assert_eq!(durable.covered(), BlockIndex(5));
+        assert!(durable.must_wait(&blocks(1..2)) && durable.must_wait(&blocks(4..9)));
+        assert!(!durable.must_wait(&blocks(0..1)) && !durable.must_wait(&blocks(5..9)));
+        durable.end_flush(Ok(())).unwrap();
+        assert_eq!((durable.size().0, durable.covered()), (5 * BLOCK_LEN, BlockIndex(5)));
+        assert!(!durable.must_wait(&blocks(0..9)));
+    }
+
+    #[test]
+    fn a_cut_during_a_sync_bounds_what_it_covers() {
+        let mut durable = durable(8 * BLOCK_LEN);
+        durable.begin_flush(Some(PlainSize(9 * BLOCK_LEN)));
+        durable.cut_to(PlainSize(3));
+        durable.end_flush(Ok(())).unwrap();
+        assert_eq!(durable.size(), PlainSize(3));
+    }
+
+    #[test]
+    fn a_failed_sync_is_never_followed_by_a_success() {
+        let mut durable = durable(BLOCK_LEN);
+        durable.note_in_flight(blocks(0..1));
+        durable.begin_flush(Some(PlainSize(BLOCK_LEN)));
+        let failed =
+            durable.end_flush(Err(io::Error::from_raw_os_error(Errno::DQUOT.raw_os_error())));
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(Errno::DQUOT.raw_os_error()));
+        assert!(durable.must_wait(&blocks(0..1)));
+        durable.begin_flush(Some(PlainSize(BLOCK_LEN)));
+        let later = durable.end_flush(Ok(())).unwrap_err();
+        assert_eq!(later.raw_os_error(), Some(Errno::DQUOT.raw_os_error()));
+        assert!(durable.check().is_err() && durable.is_unsynced());
+    }
+
+    #[test]
+    fn without_the_promise_nothing_waits() {
+        let mut durable = Durable::new(Durability::Process, PlainSize(BLOCK_LEN));
+        durable.note_whole_in_flight();
+        durable.note_in_flight(blocks(0..1));
+        assert!(!durable.must_wait(&blocks(0..1)) && !durable.whole_in_flight());
+        assert_eq!(durable.covered(), BlockIndex(0));
+    }
+}

@@ -1,0 +1,152 @@
+//! Gathered blocks: sealed, but not yet written over what a sync covers. Their entries, with
+//! the old generation and the new one, are in the pages of entries already; a commit writes
+//! those first, syncs, and then writes the blocks. Until then readers find the blocks here.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::format::{BLOCK_LEN, BlockIndex, Entry, Sealed};
+use crate::store::BackingFile;
+
+/// Blocks of one file that wait for a commit.
+pub(super) struct Gather {
+    /// What the next commit takes.
+    open: BTreeMap<BlockIndex, Gathered>,
+    /// What a commit has begun with: their entries are written, they are not.
+    committing: BTreeMap<BlockIndex, Gathered>,
+    /// When the first block of `open` came.
+    since: Option<Instant>,
+    /// The bytes gathered by all files of the mount, this one included.
+    total: Arc<AtomicU64>,
+}
+
+/// One block.
+pub(super) struct Gathered {
+    /// The entry of what is on the backing store.
+    pub(super) base: Entry,
+    /// What the block was sealed to.
+    pub(super) sealed: Sealed,
+    /// As long as the block.
+    pub(super) cipher: Box<[u8]>,
+}
+
+impl Gather {
+    /// Without blocks; `total` counts the bytes of all files of a mount.
+    pub(super) fn new(total: Arc<AtomicU64>) -> Self {
+        Self { open: BTreeMap::new(), committing: BTreeMap::new(), since: None, total }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.committing.is_empty()
+    }
+
+    /// The newest bytes of a block, if they wait here.
+    pub(super) fn find(&self, block: BlockIndex) -> Option<&Gathered> {
+        self.open.get(&block).or_else(|| self.committing.get(&block))
+    }
+
+    /// The first block from `block` on that waits here.
+    pub(super) fn first_from(&self, block: BlockIndex) -> Option<BlockIndex> {
+        let first = |blocks: &BTreeMap<BlockIndex, Gathered>| {
+            blocks.range(block..).next().map(|(block, _)| *block)
+        };
+        [first(&self.open), first(&self.committing)].into_iter().flatten().min()
+    }
+
+    /// Whether a commit has begun with any of these blocks.
+    pub(super) fn is_committing(&self, blocks: &Range<BlockIndex>) -> bool {
+        self.committing.range(blocks.start..blocks.end).next().is_some()
+    }
+
+    /// Takes a block, in place of one that waits already.
+    pub(super) fn put(&mut self, block: BlockIndex, gathered: Gathered) {
+        debug_assert!(!self.committing.contains_key(&block), "it had to wait for the commit");
+        if self.open.insert(block, gathered).is_none() {
+            self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed);
+        }
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether so much waits that a commit is due.
+    pub(super) fn is_full(&self) -> bool {
+        let own = self.open.len() as u64 * BLOCK_LEN;
+        own >= LARGEST_GROUP || own > 0 && self.total.load(Ordering::Relaxed) >= LARGEST_TOTAL
+    }
+
+    /// Whether a block has waited for `age`.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= age)
+    }
+
+    /// A commit begins with all that waits.
+    pub(super) fn begin_commit(&mut self) {
+        self.since = None;
+        self.committing.append(&mut self.open);
+    }
+
+    /// A commit has failed: its blocks wait for the next one.
+    pub(super) fn abandon_commit(&mut self) {
+        self.open.append(&mut self.committing);
+        if !self.open.is_empty() {
+            self.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Writes the blocks that the commit began with; on an error they are kept.
+    pub(super) fn write_committing(
+        &self,
+        backing: &dyn BackingFile,
+    ) -> io::Result<Vec<Range<BlockIndex>>> {
+        let mut written = Vec::new();
+        let mut blocks = self.committing.iter().peekable();
+        while let Some((first, gathered)) = blocks.next() {
+            let mut run = vec![IoSlice::new(&gathered.cipher)];
+            let mut end = BlockIndex(first.0 + 1);
+            // Blocks of one group lie one behind the other; between groups is a page of entries.
+            while end < first.group_end() && run.len() < LONGEST_RUN {
+                let Some((_, next)) = blocks.next_if(|(block, _)| **block == end) else { break };
+                run.push(IoSlice::new(&next.cipher));
+                end.0 += 1;
+            }
+            backing.write_at(&run, first.cipher_start().0)?;
+            written.push(*first..end);
+        }
+        Ok(written)
+    }
+
+    /// The blocks that the commit began with are written.
+    pub(super) fn end_commit(&mut self) {
+        self.count_out(self.committing.len());
+        self.committing.clear();
+    }
+
+    /// All blocks that wait, to be entered anew after what is on disk was looked at.
+    pub(super) fn take_all(&mut self) -> BTreeMap<BlockIndex, Gathered> {
+        self.abandon_commit();
+        self.since = None;
+        self.count_out(self.open.len());
+        std::mem::take(&mut self.open)
+    }
+
+    fn count_out(&self, blocks: usize) {
+        self.total.fetch_sub(blocks as u64 * BLOCK_LEN, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Gather {
+    fn drop(&mut self) {
+        self.count_out(self.open.len() + self.committing.len());
+    }
+}
+
+/// A file with this many bytes gathered commits them.
+const LARGEST_GROUP: u64 = 8 << 20;
+/// With this many in all files of a mount, whoever adds more commits its own.
+const LARGEST_TOTAL: u64 = 64 << 20;
+/// Buffers of one write; the kernel takes 1024.
+const LONGEST_RUN: usize = 256;

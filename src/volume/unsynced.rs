@@ -1,0 +1,75 @@
+//! Files that were closed before all of them was synced. Of these, and only these, a part is
+//! not durable when they are opened again in the same epoch.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::format::{FileId, PlainSize};
+
+/// The files, each with how much of it is durable.
+#[derive(Default)]
+pub(super) struct Unsynced {
+    files: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    files: HashMap<FileId, (PlainSize, u64)>,
+    /// Counts the notes, so that a sync takes out those that were made before it.
+    notes: u64,
+}
+
+impl Unsynced {
+    /// Notes that the file was closed and that `durable` bytes of it are synced.
+    pub(super) fn note(&self, file: FileId, durable: PlainSize) {
+        let mut noted = self.lock();
+        noted.notes += 1;
+        let note = noted.notes;
+        noted.files.insert(file, (durable, note));
+    }
+
+    /// How much of the file is synced; `None` if all of it is.
+    pub(super) fn find(&self, file: FileId) -> Option<PlainSize> {
+        self.lock().files.get(&file).map(|(durable, _)| *durable)
+    }
+
+    /// What to give to [`Self::note_synced`] after a sync of everything that begins now; `None`
+    /// if nothing is to be synced.
+    pub(super) fn now(&self) -> Option<u64> {
+        let noted = self.lock();
+        (!noted.files.is_empty()).then_some(noted.notes)
+    }
+
+    /// All that was noted up to `until` is synced.
+    pub(super) fn note_synced(&self, until: u64) {
+        let mut noted = self.lock();
+        noted.files.retain(|_, (_, note)| *note > until);
+        noted.files.shrink_to(LEFT_ALLOCATED);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const LEFT_ALLOCATED: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_covers_what_was_noted_before_it() {
+        let unsynced = Unsynced::default();
+        assert_eq!(unsynced.now(), None);
+        let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
+        unsynced.note(one, PlainSize(5));
+        unsynced.note(two, PlainSize(6));
+        let until = unsynced.now().unwrap();
+        unsynced.note(two, PlainSize(7));
+        unsynced.note_synced(until);
+        assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));
+        unsynced.note_synced(unsynced.now().unwrap());
+        assert_eq!((unsynced.find(two), unsynced.now()), (None, None));
+    }
+}
