@@ -17,6 +17,7 @@ mod programs;
 mod rekey;
 mod residue;
 mod rewrap;
+mod transport;
 
 /// What child processes of these tests do.
 const ROLES: &[(&str, harness::child::Role)] = &[
