@@ -19,7 +19,7 @@ use ssefs::format::{
 use ssefs::fs::{FileSystem, FsOptions, NodeId};
 use ssefs::keys::{Access, Binding, Caller, DekCache, KeyProvider, Keyring, SuppliedProvider};
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Volume, VolumeDirectory};
+use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 const MASK: u8 = 0xa5;
@@ -105,7 +105,7 @@ fn open(backing: &Path, key: Secret, volume_id: VolumeId) -> Opened {
         key_slots: vec![KeySlot { envelope: made.envelope, supplied: None }],
     };
     directory.create(&descriptor, &made.dek).unwrap();
-    let volume = directory.start(&descriptor, &made.dek, keyring, false).unwrap();
+    let volume = directory.start(&descriptor, &made.dek, keyring, VolumeUse::default()).unwrap();
     let options = FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
     let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
     Opened { fs, volume, volume_key: Needle::of(&made.dek) }

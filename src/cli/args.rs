@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::check::CheckArgs;
 use super::kms_options::KmsArgs;
 use super::rekey::RekeyArgs;
 use super::rewrap::RewrapArgs;
@@ -45,6 +46,8 @@ pub enum Command {
     Rewrap(RewrapArgs),
     /// Give files new data keys and encrypt their data anew
     Rekey(RekeyArgs),
+    /// Verify every header and block of a volume, and repair what can be
+    Check(CheckArgs),
     /// Show, verify and sum up the audit log of keys
     Audit(super::audit::AuditArgs),
 }

@@ -39,6 +39,12 @@ pub enum Exit {
     Incomplete,
     /// The audit log was altered, or a part of it is missing.
     AuditFinding,
+    /// A check has found damage.
+    Damaged,
+    /// A check has found damage, or work for recovery, and has repaired all of it.
+    Repaired,
+    /// A check could not look at everything.
+    NotChecked,
 }
 
 /// A command that failed.
@@ -55,7 +61,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -70,6 +76,9 @@ impl Exit {
         Self::NotMounted,
         Self::Incomplete,
         Self::AuditFinding,
+        Self::Damaged,
+        Self::Repaired,
+        Self::NotChecked,
     ];
 
     /// The number. Documented in the README and the manual page.
@@ -89,6 +98,9 @@ impl Exit {
             Self::NotMounted => 11,
             Self::Incomplete => 12,
             Self::AuditFinding => 13,
+            Self::Damaged => 14,
+            Self::Repaired => 15,
+            Self::NotChecked => 16,
         }
     }
 

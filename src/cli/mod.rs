@@ -3,10 +3,14 @@
 
 mod args;
 mod audit;
+mod backing;
+mod check;
 mod checks;
+mod crew;
 mod exit;
 mod inspect;
 mod key;
+mod keys_at_hand;
 mod kms_options;
 mod logging;
 mod mount;
@@ -14,6 +18,10 @@ mod mount8;
 mod mountinfo;
 mod options;
 mod output;
+#[doc(hidden)]
+pub mod parsers;
+mod progress;
+mod reason;
 #[allow(dead_code, reason = "for the deletion of a CMK")]
 mod references;
 mod rekey;
@@ -23,6 +31,7 @@ mod serve;
 mod stats;
 mod unlock;
 mod unmount;
+mod walk;
 
 pub use exit::Exit;
 
@@ -70,6 +79,12 @@ fn run(cli: &Cli) -> Outcome {
         Command::Rewrap(args) => {
             logging::start(cli.verbose, None);
             rewrap::run(args, cli.keystore.clone())
+        }
+        Command::Check(args) => {
+            // What recovery says of a file, the check says itself.
+            let quiet = (cli.verbose == 0).then_some("warn,ssefs::volume=off");
+            logging::start(cli.verbose, quiet);
+            check::run(args, cli.keystore.clone())
         }
         Command::Audit(args) => audit::run(args, cli.keystore.as_deref()),
     }

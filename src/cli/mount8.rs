@@ -30,6 +30,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if call.fake { Ok(()) } else { mount(&request) }
 }
 
+/// Reads the arguments and their options, and does nothing.
+pub(super) fn parse(arguments: Vec<OsString>) {
+    drop(Call::parse(arguments).and_then(|call| MountOptions::parse(&call.options)));
+}
+
 /// `SOURCE TARGET [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, see mount(8).
 #[derive(Debug, PartialEq, Eq)]
 struct Call {

@@ -39,7 +39,7 @@ pub fn mounted_at(path: &Path) -> io::Result<Option<Mount>> {
 }
 
 /// `None` for an empty line.
-fn parse(line: &[u8]) -> Option<Mount> {
+pub(super) fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let device = text(fields.nth(2)?);
     let (major, minor) = device.split_once(':')?;

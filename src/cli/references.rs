@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::exit::Outcome;
-use super::rewrap::walk::{Found, Step, walk};
+use super::walk::{Found, Step, walk};
 use crate::format::{KeyId, VolumeId};
 use crate::keys::Keystore;
 use crate::store::disk::DiskFile;

@@ -2,6 +2,7 @@
 //! beside the requests. It ends when the file system is unmounted, from either side, and leaves
 //! everything on the backing store and no key in memory.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -178,17 +179,19 @@ impl Upkeep {
             }
             failing = flushed.is_err();
             let sync_all = synced.elapsed() >= SYNC_EVERY;
-            self.fs.keep_up(sync_all);
+            survive("committing what was written", || self.fs.keep_up(sync_all));
             if sync_all {
                 synced = Instant::now();
             }
             if checked.elapsed() >= self.check_every {
                 checked = Instant::now();
-                self.fs.withdraw_unusable(|node| self.kernel.drop_file(node));
+                survive("withdrawing keys", || {
+                    self.fs.withdraw_unusable(|node| self.kernel.drop_file(node));
+                });
             }
             if maintained.elapsed() >= MAINTAIN_EVERY {
                 maintained = Instant::now();
-                self.maintain();
+                survive("maintaining keys", || self.maintain());
             }
         }
     }
@@ -197,6 +200,14 @@ impl Upkeep {
         if let Err(error) = self.volume.keyring().maintain(now()) {
             log::error!("{error}");
         }
+    }
+}
+
+/// Does a part of the upkeep. Should it panic, which the panic hook logs, the rest goes on: what
+/// is written must be committed in any case.
+fn survive(part: &str, work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        log::error!("{part} failed by an internal error; it is tried again");
     }
 }
 

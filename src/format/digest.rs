@@ -29,6 +29,12 @@ pub struct DigestKey {
 pub struct ContentSum(u128);
 
 impl ContentSum {
+    /// The sum with the blocks of `part`, which it does not have yet.
+    #[must_use]
+    pub fn with(self, part: Self) -> Self {
+        Self(self.0.wrapping_add(part.0))
+    }
+
     /// The sum without the blocks of `part`.
     #[must_use]
     pub fn without(self, part: Self) -> Self {
@@ -131,6 +137,7 @@ mod tests {
         key().replace(&mut sum, BlockIndex(9), &entry(2), &Entry::Hole);
         assert!(sum == sum_of(&[(0, entry(5))]));
         assert!(sum.without(sum_of(&[(0, entry(5))])) == ContentSum::default());
+        assert!(ContentSum::default().with(sum) == sum && sum.without(sum).with(sum) == sum);
         key().replace(&mut sum, BlockIndex(0), &entry(5), &Entry::Hole);
         assert!(sum == ContentSum::default());
     }

@@ -33,4 +33,4 @@ pub use header::{
 };
 pub use ids::{FileId, KeyId, VolumeId};
 pub use prologue::{FORMAT_VERSION, PROLOGUE_LEN, Prologue, Suite};
-pub use state::{STATE_LEN, StateFlags, StateRecord};
+pub use state::{SEALS_LIMIT, STATE_LEN, StateFlags, StateRecord};

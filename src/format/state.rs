@@ -4,12 +4,18 @@
 
 use super::digest::DIGEST_LEN;
 use super::error::FormatError;
+use super::geometry::MAX_PLAIN_SIZE;
 use crate::crypto::MAC_LEN;
 
 /// Length of a state record in bytes.
 pub const STATE_LEN: usize = 128;
 /// Length of the part that the MAC covers.
 pub(super) const STATE_BODY_LEN: usize = STATE_LEN - MAC_LEN;
+
+/// NIST SP 800-38D, 8.3: with random 96-bit nonces, at most 2^32 seals under one key.
+pub const SEALS_LIMIT: u64 = 1 << 32;
+/// A record that claims a higher sequence is refused; counting up never comes near.
+const SEQUENCE_LIMIT: u64 = 1 << 62;
 
 /// What is known of a file as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +71,13 @@ impl StateRecord {
         let envelope_slot = bytes[44];
         let reserved = bytes[45..48].iter().chain(&bytes[80..]);
         if envelope_slot > 1 || reserved.into_iter().any(|byte| *byte != 0) {
+            return Err(FormatError::Malformed { what: "state record" });
+        }
+        // What no writer makes, not even of a record that it has read: arithmetic stays total.
+        let possible = number(0) <= SEQUENCE_LIMIT
+            && number(8).max(number(16)) <= MAX_PLAIN_SIZE.0
+            && number(32) <= SEALS_LIMIT;
+        if !possible {
             return Err(FormatError::Malformed { what: "state record" });
         }
         Ok(Self {
@@ -128,8 +141,9 @@ mod tests {
             StateRecord::decode_body(&bytes).unwrap_err()
         };
         assert_eq!(with(40, 0x81), FormatError::UnknownFlags { found: 0x81 });
-        for at in [44, 45, 47, 80, 95] {
-            assert!(matches!(with(at, 2), FormatError::Malformed { .. }), "byte {at}");
+        for at in [7, 15, 23, 39, 44, 45, 47, 80, 95] {
+            let value = if at < 40 { 0x80 } else { 2 };
+            assert!(matches!(with(at, value), FormatError::Malformed { .. }), "byte {at}");
         }
     }
 }

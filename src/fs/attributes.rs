@@ -24,13 +24,21 @@ impl FileSystem {
         let directory = self.directory(parent)?;
         let seen = self.nodes.renames().seen();
         let stat = self.tree.stat(&directory, name).at(parent)?;
-        self.enter(parent, &directory, name, stat, seen)
+        let entry = self.enter(parent, &directory, name, stat, seen)?;
+        let generation = match self.nodes.object(entry.node) {
+            Some((object, _)) if entry.generation > 0 => self.resized.tell(object),
+            _ => entry.generation,
+        };
+        Ok(Entry { generation, ..entry })
     }
 
     /// Takes back `count` look-ups.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.counters.count(|counts| &counts.forgets);
         let forgotten = self.nodes.forget(node, count);
+        if let Some(forgotten) = &forgotten {
+            self.resized.forget(forgotten.object);
+        }
         if forgotten.is_some_and(|forgotten| forgotten.kind == FileKind::Directory) {
             self.directories.remove(node);
         }
@@ -71,7 +79,8 @@ impl FileSystem {
     ) -> Result<Entry, FsError> {
         loop {
             if let Some(node) = self.nodes.enter(&stat, parent, name, seen) {
-                return Ok(Entry { node, attributes: self.shown(&stat) });
+                let generation = self.resized.generation(ObjectId::of(&stat));
+                return Ok(Entry { node, generation, attributes: self.shown(&stat) });
             }
             seen = self.nodes.renames().seen();
             stat = self.tree.stat(directory, name).at(parent)?;
@@ -83,7 +92,10 @@ impl FileSystem {
         let size = match stat.kind() {
             FileKind::Regular => match self.open.find(ObjectId::of(stat)) {
                 Some(open) => open.file().size(),
-                None => plain_size(CipherOffset(stat.size)).0,
+                None => {
+                    let recovered = self.resized.size(ObjectId::of(stat), stat.size);
+                    recovered.unwrap_or(plain_size(CipherOffset(stat.size)).0)
+                }
             },
             _ => stat.size,
         };

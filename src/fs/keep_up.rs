@@ -13,6 +13,7 @@ use super::nodes::ObjectId;
 use super::open::Purpose;
 use super::open_table::OpenInode;
 use super::{FileSystem, FsError, NodeId};
+use crate::format::FileId;
 use crate::store::tree::{DirFd, RenameMode};
 use crate::store::{BackingFile, SyncScope};
 use crate::volume::Durability;
@@ -20,25 +21,25 @@ use crate::volume::Durability;
 /// Objects that were closed before everything written to them was synced.
 #[derive(Default)]
 pub(super) struct ClosedUnsynced {
-    /// Each with the number of the sync of everything that it waits for.
+    /// Each with its file id and the number of the sync of everything that it waits for.
     objects: Mutex<Waiting>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    objects: HashMap<ObjectId, u64>,
+    objects: HashMap<ObjectId, (FileId, u64)>,
     begun: u64,
 }
 
 impl ClosedUnsynced {
-    fn note(&self, object: ObjectId) {
+    fn note(&self, object: ObjectId, file: FileId) {
         let mut waiting = lock(&self.objects);
         let next = waiting.begun + 1;
-        waiting.objects.insert(object, next);
+        waiting.objects.insert(object, (file, next));
     }
 
-    fn contains(&self, object: ObjectId) -> bool {
-        lock(&self.objects).objects.contains_key(&object)
+    fn find(&self, object: ObjectId) -> Option<FileId> {
+        lock(&self.objects).objects.get(&object).map(|(file, _)| *file)
     }
 
     fn is_empty(&self) -> bool {
@@ -54,7 +55,7 @@ impl ClosedUnsynced {
 
     fn end(&self, sync: u64) {
         let mut waiting = lock(&self.objects);
-        waiting.objects.retain(|_, due| *due > sync);
+        waiting.objects.retain(|_, (_, due)| *due > sync);
         waiting.objects.shrink_to(LEFT_ALLOCATED);
     }
 
@@ -101,7 +102,7 @@ impl FileSystem {
     /// A use of a file has ended, perhaps the last one.
     pub(super) fn note_closed(&self, inode: &OpenInode) {
         if inode.file().is_writable() && inode.file().is_unsynced() {
-            self.closed_unsynced.note(inode.object());
+            self.closed_unsynced.note(inode.object(), inode.file().file_id());
         }
     }
 
@@ -132,10 +133,15 @@ impl FileSystem {
             return Ok(());
         }
         let Some(node) = self.nodes.node_of(object) else { return Ok(()) };
-        if self.closed_unsynced.contains(object) {
+        if let Some(file) = self.closed_unsynced.find(object) {
+            let until = self.volume.unsynced_now();
             let (disk, ..) = self.open_backing(node, object, Purpose::Describe)?;
             disk.sync(SyncScope::Data).at(node)?;
             self.closed_unsynced.forget(object);
+            // From now on changes of the file must be ordered.
+            if let Some(until) = until {
+                self.volume.note_file_synced(file, until);
+            }
         }
         Ok(())
     }
@@ -153,11 +159,12 @@ mod tests {
     fn an_object_waits_for_a_sync_that_began_after_its_close() {
         let closed = ClosedUnsynced::default();
         let [one, two] = [1, 2].map(|ino| ObjectId { dev: 0, ino });
-        closed.note(one);
+        let file = FileId([7; 16]);
+        closed.note(one, file);
         let sync = closed.begin();
-        closed.note(two);
+        closed.note(two, file);
         closed.end(sync);
-        assert!(!closed.contains(one) && closed.contains(two));
+        assert_eq!((closed.find(one), closed.find(two)), (None, Some(file)));
         closed.end(closed.begin());
         assert!(closed.is_empty());
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::error::{At, is_errno};
 use super::handles::DirectoryHandle;
 use super::locks::lock;
+use super::nodes::ObjectId;
 use super::{
     DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, Handle, NodeId, Opened, is_metadata,
 };
@@ -102,7 +103,8 @@ impl FileSystem {
             };
             entry.ino = stat.ino;
             entry.kind = stat.mode & libc::S_IFMT;
-            entry.entry = Some(Entry { node, attributes: self.shown(&stat) });
+            let generation = self.resized.generation(ObjectId::of(&stat));
+            entry.entry = Some(Entry { node, generation, attributes: self.shown(&stat) });
         }
         Ok(Some(entry))
     }

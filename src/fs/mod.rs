@@ -27,6 +27,7 @@ mod pinned;
 mod ranges;
 mod reach;
 mod renames;
+mod resized;
 mod rewrap;
 mod system;
 mod types;
@@ -49,6 +50,7 @@ use self::handles::{DirectoryHandle, FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
+use self::resized::Resized;
 use crate::format::METADATA_DIR;
 use crate::store::tree::DiskTree;
 use crate::volume::{Volume, VolumeError};
@@ -75,6 +77,7 @@ pub struct FileSystem {
     listings: HandleTable<DirectoryHandle>,
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
+    resized: Resized,
     transport: OnceLock<&'static str>,
 }
 
@@ -104,6 +107,7 @@ impl FileSystem {
             listings: HandleTable::new(),
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
+            resized: Resized::default(),
             transport: OnceLock::new(),
             volume,
             tree,

@@ -75,6 +75,8 @@ pub struct Target {
 
 /// A node whose last look-up was forgotten.
 pub struct Forgotten {
+    /// The object that it was.
+    pub object: ObjectId,
     /// What sort of object it was.
     pub kind: FileKind,
 }
@@ -174,7 +176,7 @@ impl NodeTable {
             objects.remove(&object);
         }
         self.count.fetch_sub(1, Ordering::Relaxed);
-        Some(Forgotten { kind: node.kind() })
+        Some(Forgotten { object, kind: node.kind() })
     }
 
     /// What is known of a node.

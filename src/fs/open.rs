@@ -15,7 +15,7 @@ use super::nodes::ObjectId;
 use super::open_table::{InodeUse, OpenInode};
 use super::pinned::{Pinned, Reached};
 use super::{FileSystem, FsError, Handle, NodeId, Opened};
-use crate::format::KeyId;
+use crate::format::{CipherOffset, KeyId, plain_size};
 use crate::keys::{Access, Caller, Operation};
 use crate::store::SyncScope;
 use crate::store::disk::DiskFile;
@@ -43,6 +43,10 @@ impl FileSystem {
         let purpose = if mode.writable || mode.truncate { Purpose::Write } else { Purpose::Read };
         let before = self.nodes.stamp(node);
         let used = self.open_inode(caller, node, purpose, None)?;
+        if self.resized.is_untold(used.inode().object()) {
+            // The kernel answers by looking the name up anew, and then opens it again.
+            return Err(FsError::Stale { node });
+        }
         let keep_cache = before == 0 || before == used.inode().stamp();
         if mode.truncate {
             self.truncate(caller, used.inode(), 0)?;
@@ -173,6 +177,9 @@ impl FileSystem {
             let disk = Arc::new(disk);
             let file = self.volume.open_file(Arc::clone(&disk) as Arc<_>, writable, &access);
             inode.set_ready(file.map_err(wrap)?, disk, &stat);
+            if inode.file().size() != plain_size(CipherOffset(stat.size)).0 {
+                self.resized.note(object, stat.size, inode.file().size());
+            }
         } else {
             inode.file().authorise(&access).map_err(wrap)?;
             if purpose == Purpose::Write && !inode.file().is_writable() {

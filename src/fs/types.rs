@@ -66,6 +66,8 @@ pub struct Attributes {
 pub struct Entry {
     /// The node.
     pub node: NodeId,
+    /// Which generation of the node: with another one the kernel forgets what it was told.
+    pub generation: u64,
     /// Its attributes.
     pub attributes: Attributes,
 }

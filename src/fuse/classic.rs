@@ -48,7 +48,8 @@ impl Classic {
         let ttl = self.fs.options().ttl;
         match result {
             Ok(entry) => {
-                reply.entry(&ttl, &file_attr(entry.node, &entry.attributes), GENERATION);
+                let attributes = file_attr(entry.node, &entry.attributes);
+                reply.entry(&ttl, &attributes, Generation(entry.generation));
             }
             Err(errno) => reply.error(errno),
         }
@@ -63,7 +64,7 @@ impl Filesystem for Classic {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
             Err(Errno::ENOENT) => {
-                reply.entry(&self.fs.options().ttl, &negative_attr(), GENERATION);
+                reply.entry(&self.fs.options().ttl, &negative_attr(), Generation(0));
             }
             result => self.entry(result, reply),
         }
@@ -238,7 +239,7 @@ impl Filesystem for Classic {
             Ok((entry, opened)) => reply.created(
                 &self.fs.options().ttl,
                 &file_attr(entry.node, &entry.attributes),
-                GENERATION,
+                Generation(entry.generation),
                 FileHandle(opened.handle.0),
                 file_flags(opened),
             ),
@@ -566,6 +567,3 @@ fn handle(fh: FileHandle) -> Handle {
 fn length(len: usize) -> u32 {
     u32::try_from(len).expect("a request or an attribute is far below 4 GiB")
 }
-
-/// A node id is not given out again while the kernel knows it, so one generation serves all.
-pub(super) const GENERATION: Generation = Generation(0);

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use fuser::{INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
-use super::classic::GENERATION;
 use super::convert::{file_attr, file_type, listing_attr};
 use crate::fs::{DirectoryEntry, DirectorySink};
 
@@ -26,11 +25,12 @@ pub(super) struct NamesPlus<'a> {
 
 impl DirectorySink for NamesPlus<'_> {
     fn add(&mut self, entry: &DirectoryEntry<'_>) -> bool {
-        let attr = match &entry.entry {
-            Some(found) => file_attr(found.node, &found.attributes),
-            None => listing_attr(entry.ino, entry.kind),
+        let (attr, generation) = match &entry.entry {
+            Some(found) => (file_attr(found.node, &found.attributes), found.generation),
+            None => (listing_attr(entry.ino, entry.kind), 0),
         };
+        let generation = Generation(generation);
         let next = entry.next.cast_unsigned();
-        !self.reply.add(attr.ino, next, entry.name, &self.ttl, &attr, GENERATION)
+        !self.reply.add(attr.ino, next, entry.name, &self.ttl, &attr, generation)
     }
 }

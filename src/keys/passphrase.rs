@@ -94,6 +94,11 @@ pub fn recommended_argon2id() -> Argon2idParameters {
     }
 }
 
+/// What [`Passphrase::derive`] has to do with these parameters, in KiB of memory times passes.
+pub(super) fn work_of(parameters: &Argon2idParameters) -> u64 {
+    u64::from(parameters.memory_kib) * u64::from(parameters.passes)
+}
+
 type Terminal<'a> = dyn FnMut(&str) -> io::Result<String> + 'a;
 
 fn check_bounds(parameters: &Argon2idParameters) -> Result<[u8; SALT_LEN], String> {
@@ -121,6 +126,9 @@ const SALT_LEN: usize = 16;
 const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const MAX_PASSES: u32 = 16;
 const MAX_LANES: u32 = 16;
+/// What may be done in all to find the key that a passphrase makes: as much as one derivation with
+/// the largest parameters, a quarter of a minute or so. Recommended ones are 85 times cheaper.
+pub(super) const MAX_WORK: u64 = MAX_MEMORY_KIB as u64 * MAX_PASSES as u64;
 const MAX_PASSPHRASE_LEN: usize = 1024;
 
 #[cfg(test)]

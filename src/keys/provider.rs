@@ -29,8 +29,10 @@ pub enum Operation {
     Open,
     /// Making a file, or giving an empty one its first content.
     Create,
-    /// Work of ssefs itself: the volume key, check, rewrap.
+    /// Work of ssefs itself: the volume key, rewrap.
     Maintain,
+    /// Reading a file to see whether it is whole; nobody gets to see its content.
+    Check,
 }
 
 /// One request for a DEK: by whom and for what.
@@ -49,6 +51,11 @@ impl<'a> Access<'a> {
     /// The request of ssefs itself, for maintenance at `path`.
     pub fn own(path: &'a dyn Fn() -> PathBuf) -> Self {
         Self { caller: Caller::own(), operation: Operation::Maintain, path, key_id: None }
+    }
+
+    /// The request of a check of the file at `path`.
+    pub fn check(path: &'a dyn Fn() -> PathBuf) -> Self {
+        Self { operation: Operation::Check, ..Self::own(path) }
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::termios::isatty;
 use zeroize::Zeroizing;
 
 use super::error::KeyError;
-use super::passphrase::{Passphrase, recommended_argon2id};
+use super::passphrase::{MAX_WORK, Passphrase, recommended_argon2id, work_of};
 use super::private_dir::{read_bounded, refuse_open_to_others};
 use super::supplied::{supplied_verifier, verify_supplied};
 use crate::crypto::{SECRET_LEN, Secret};
@@ -56,7 +56,15 @@ impl SuppliedSource {
                 false => "this volume has a passphrase and no key file: use --passphrase".into(),
             }));
         }
+        let mut work = 0;
         for verifier in fitting {
+            // Whoever can write the descriptor chooses the parameters, of up to 64 slots.
+            work += verifier.argon2id.as_ref().map_or(0, work_of);
+            if work > MAX_WORK {
+                return Err(KeyError::Unusable(
+                    "the key slots ask for more work on the passphrase than is reasonable".into(),
+                ));
+            }
             let key = self.key(verifier.argon2id.as_ref())?;
             match verify_supplied(&key, verifier) {
                 Ok(()) => return Ok(key),
@@ -265,6 +273,20 @@ mod tests {
             assert_eq!(known.expose(), &[byte; 32]);
         }
         assert!(matches!(key(3).known_key(&descriptor), Err(KeyError::WrongKey)));
+    }
+
+    /// 64 slots with the largest parameters took 16 passes over 64 times 1 GiB, many minutes.
+    #[test]
+    fn hostile_slots_do_not_multiply_the_work_on_a_passphrase() {
+        let with = |parameters| supplied_verifier(&Secret::random(), Some(parameters));
+        let greedy = || Argon2idParameters { memory_kib: 1 << 20, passes: 16, ..cheap() };
+        let open = |verifiers| {
+            SuppliedSource::Passphrase(passphrase("open")).known_key(&descriptor(verifiers))
+        };
+        let message = open(vec![with(cheap()), with(greedy())]).err().unwrap().to_string();
+        assert!(message.contains("more work on the passphrase"), "{message}");
+        let many = (0..64).map(|_| with(cheap())).collect();
+        assert!(matches!(open(many), Err(KeyError::WrongKey)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 
+use super::observer::{Event, FileEvent, tell};
 use super::{BackingFile, SyncScope};
 
 /// An open file of the backing directory.
@@ -27,6 +28,10 @@ impl DiskFile {
     /// From now on reads set the access time as the file system below sees fit.
     pub fn count_reads(&self) -> io::Result<()> {
         Ok(fcntl_setfl(&self.fd, OFlags::empty())?)
+    }
+
+    fn tell(&self, event: FileEvent<'_>) {
+        tell(&Event::File(self.fd(), event));
     }
 
     /// Overwrites what lies within the file with zeros: a hole for file systems without.
@@ -85,6 +90,7 @@ impl BackingFile for DiskFile {
                 first += 1;
             }
         }
+        self.tell(FileEvent::Written { bufs, offset });
         Ok(())
     }
 
@@ -93,19 +99,27 @@ impl BackingFile for DiskFile {
     }
 
     fn set_size(&self, size: u64) -> io::Result<()> {
-        Ok(retry_on_intr(|| ftruncate(&self.fd, size))?)
+        retry_on_intr(|| ftruncate(&self.fd, size))?;
+        self.tell(FileEvent::SizeSet(size));
+        Ok(())
     }
 
     fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> io::Result<()> {
         let flags = if keep_size { FallocateFlags::KEEP_SIZE } else { FallocateFlags::empty() };
-        Ok(retry_on_intr(|| fallocate(&self.fd, flags, offset, len))?)
+        retry_on_intr(|| fallocate(&self.fd, flags, offset, len))?;
+        self.tell(FileEvent::Allocated { offset, len, keep_size });
+        Ok(())
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match retry_on_intr(|| fallocate(&self.fd, flags, offset, len)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(offset, len),
-            other => Ok(other?),
+            other => {
+                other?;
+                self.tell(FileEvent::Punched { offset, len });
+                Ok(())
+            }
         }
     }
 
@@ -124,6 +138,7 @@ impl BackingFile for DiskFile {
             SyncScope::Data => fdatasync(&self.fd),
             SyncScope::All => fsync(&self.fd),
         })?;
+        self.tell(FileEvent::Synced(scope));
         Ok(())
     }
 }

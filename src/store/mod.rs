@@ -1,6 +1,6 @@
 //! Backing-file I/O behind a narrow trait, so that crashes and faults can be tested
-//! without a disk: `disk` is the real one, `memory` and `faulty` serve the tests. Directories
-//! and attributes are in `tree`.
+//! without a disk: `disk` is the real one, `memory`, `faulty` and `recorder` serve the tests.
+//! Directories and attributes are in `tree`.
 //! Knows nothing of encryption: offsets and sizes here are those of the ciphertext.
 
 use std::io::{self, IoSlice};
@@ -8,6 +8,8 @@ use std::io::{self, IoSlice};
 pub mod disk;
 pub mod faulty;
 pub mod memory;
+pub mod observer;
+pub mod recorder;
 pub mod tree;
 
 #[cfg(test)]

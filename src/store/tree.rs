@@ -18,6 +18,8 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use super::observer::{Event, tell};
+
 mod located;
 mod lock;
 mod open_file;
@@ -159,12 +161,16 @@ impl DiskTree {
     /// Makes the names in the directory durable.
     pub fn sync_dir(&self, dir: &DirFd) -> io::Result<()> {
         let dir = dir.open_for_reading()?;
-        Ok(retry_on_intr(|| rustix::fs::fsync(&dir))?)
+        retry_on_intr(|| rustix::fs::fsync(&dir))?;
+        tell(&Event::DirectorySynced);
+        Ok(())
     }
 
     /// Makes all of the file system durable on which the backing directory lies.
     pub fn sync_file_system(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(self.root.open_for_reading()?)?)
+        rustix::fs::syncfs(self.root.open_for_reading()?)?;
+        tell(&Event::FileSystemSynced);
+        Ok(())
     }
 
     /// Space and inodes of the file system on which the backing directory lies.

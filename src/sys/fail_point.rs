@@ -1,8 +1,8 @@
 //! Named places where a test lets the process die, as `kill -9` would at that very instant.
 //!
 //! Only debug builds have them, and only a test arms one, by an environment variable:
-//! `SSEFS_FAIL_POINT=NAME` or `NAME:COUNT`, where the process dies at the count-th hit. In a
-//! release build a hit is nothing. `tests/tidy.rs` holds [`NAMES`] to the calls in the sources.
+//! `SSEFS_FAIL_POINT=NAME` or `NAME:COUNT`, where the process dies at the count-th hit, or
+//! `panic:NAME:COUNT`, where the thread panics. In a release build a hit is nothing. `tests/tidy.rs` holds [`NAMES`] to the calls in the sources.
 
 /// All fail points, so that tests can go over every one.
 pub const NAMES: &[&str] = &[
@@ -46,6 +46,8 @@ mod armed {
     pub(super) struct Armed {
         pub(super) name: String,
         pub(super) left: AtomicU64,
+        /// Whether the thread panics instead of the process dying.
+        pub(super) panics: bool,
     }
 
     pub(super) fn hit(name: &str) {
@@ -54,18 +56,23 @@ mod armed {
             let value = std::env::var(VARIABLE).ok()?;
             Some(Armed::parse(&value).unwrap_or_else(|| panic!("{VARIABLE}={value}")))
         });
-        if armed.as_ref().is_some_and(|armed| armed.strikes(name)) {
-            die();
+        match armed.as_ref().filter(|armed| armed.strikes(name)) {
+            Some(armed) if armed.panics => panic!("at the fail point {name}"),
+            Some(_) => die(),
+            None => {}
         }
     }
 
     impl Armed {
-        /// Reads `NAME` or `NAME:COUNT`; `None` for what is no fail point.
+        /// Reads `NAME` or `NAME:COUNT`, perhaps after `panic:`; `None` for what is no fail point.
         pub(super) fn parse(value: &str) -> Option<Self> {
+            let named = value.strip_prefix("panic:");
+            let panics = named.is_some();
+            let value = named.unwrap_or(value);
             let (name, count) = value.split_once(':').unwrap_or((value, "1"));
             let count = count.parse().ok().filter(|count| *count > 0)?;
             let known = NAMES.contains(&name);
-            known.then(|| Self { name: name.to_owned(), left: AtomicU64::new(count) })
+            known.then(|| Self { name: name.to_owned(), left: AtomicU64::new(count), panics })
         }
 
         /// Counts a hit; true for the one to die at.
@@ -100,7 +107,9 @@ mod tests {
         assert_eq!(strikes, [false, false, true, false, false]);
         let armed = Armed::parse("volume.resize.after_cut").unwrap();
         assert!(!armed.strikes("volume.resize.after_announce"));
-        assert!(armed.strikes("volume.resize.after_cut"));
+        assert!(armed.strikes("volume.resize.after_cut") && !armed.panics);
+        let armed = Armed::parse("panic:volume.resize.after_cut:2").unwrap();
+        assert!(armed.panics && !armed.strikes("volume.resize.after_cut"));
     }
 
     #[test]

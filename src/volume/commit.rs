@@ -172,7 +172,9 @@ impl Content {
         }
         let state = self.sealing()?.state;
         let size = if state.flags.resizing { state.size } else { self.size.0 };
-        let durable_size = self.durable.size().0.min(size);
+        // A recovery treats as durable what it may not write over; it does not claim it to be.
+        let durable = if self.unsettled { state.durable_size } else { self.durable.size().0 };
+        let durable_size = durable.min(size);
         self.put_state(StateRecord { size, durable_size, ..state })
     }
 

@@ -14,8 +14,8 @@ use super::pages::{EntryPages, Page};
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
     BlockIndex, CipherOffset, ContentSum, DATA_KEY_LABEL, DIGEST_KEY_LABEL, DigestKey, Envelope,
-    FileId, Header, PAGE_LEN, PageIndex, PlainSize, STATE_MAC_LABEL, StateFlags, StateRecord,
-    blocks_in, entry_place,
+    FileId, Header, PAGE_LEN, PageIndex, PlainSize, SEALS_LIMIT, STATE_MAC_LABEL, StateFlags,
+    StateRecord, blocks_in, entry_place,
 };
 use crate::store::BackingFile;
 
@@ -97,6 +97,25 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Of a backing file of which nothing is known yet.
+    pub(super) fn closed(
+        volume: &Arc<Volume>,
+        backing: Arc<dyn BackingFile>,
+        writable: bool,
+    ) -> Self {
+        Self {
+            volume: Arc::clone(volume),
+            backing,
+            writable,
+            sealing: None,
+            size: PlainSize(0),
+            gaps: BlockRanges::default(),
+            durable: Durable::new(volume.durability(), PlainSize(0)),
+            gather: Gather::new(volume.gathered()),
+            unsettled: false,
+        }
+    }
+
     /// The file's id, for messages; zeros while it has none.
     pub(super) fn file_id(&self) -> FileId {
         self.sealing.as_ref().map_or(FileId([0; 16]), |sealing| sealing.header.prologue.file_id)
@@ -216,7 +235,13 @@ impl Content {
         let backing = Arc::clone(&self.backing);
         let sealing = self.sealing_mut()?;
         if !sealing.on_disk {
-            commit::write_page(&*backing, PageIndex(0), &sealing.pages.first)?;
+            if let Err(error) = commit::write_page(&*backing, PageIndex(0), &sealing.pages.first) {
+                // With a part of a header the file could not be opened any more.
+                if backing.set_size(0).is_err() {
+                    self.mark_unsettled();
+                }
+                return Err(error.into());
+            }
             sealing.on_disk = true;
         }
         Ok(())
@@ -225,9 +250,6 @@ impl Content {
     /// Writes the state record if it is behind what the file has become. Tries again what a
     /// failed write could not undo.
     pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
-        if !self.is_withdrawn() {
-            self.commit_now()?;
-        }
         if self.unsettled && self.writable && !self.is_withdrawn() {
             if self.sealing()?.on_disk {
                 self.recover()?;
@@ -236,10 +258,6 @@ impl Content {
                 self.unsettled = false;
             }
             self.volume.note_settled(self.file_id());
-        }
-        if self.size.0 == 0 && self.durable.whole_in_flight() {
-            // Opened anew, the file would not tell what must not be written before this.
-            self.flush_now()?;
         }
         let size = self.size.0;
         let (gaps, durable) = (!self.gaps.is_empty(), self.durable.size().0.min(size));
@@ -328,8 +346,6 @@ pub(super) fn block_aad(block: BlockIndex) -> [u8; 8] {
     block.0.to_le_bytes()
 }
 
-/// NIST SP 800-38D, 8.3: with random 96-bit nonces, at most 2^32 seals under one key.
-const SEALS_LIMIT: u64 = 1 << 32;
 const SEALS_WARNING: u64 = 1 << 31;
 /// How far ahead the count on disk is, so that it need not be written with each seal: little
 /// for a file with few seals, so that opening it often does not use its seals up.

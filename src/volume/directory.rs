@@ -103,6 +103,13 @@ impl VolumeDirectory {
         Ok(Self { metadata, lock, holder: holder.to_owned(), clears_note: false })
     }
 
+    /// Looks at a volume that another process may hold; only for reading.
+    pub fn observe(tree: Arc<DiskTree>) -> Result<Self, VolumeError> {
+        let directory = tree.open_dir(tree.root(), OsStr::new(METADATA_DIR))?;
+        let metadata = Metadata { tree, directory };
+        Ok(Self { metadata, lock: None, holder: String::new(), clears_note: false })
+    }
+
     /// The descriptor; `None` in a volume that is still to be made.
     pub fn descriptor(&self) -> Result<Option<Descriptor>, VolumeError> {
         self.metadata.descriptor()

@@ -71,6 +71,13 @@ impl Durable {
         }
     }
 
+    /// Recovery begins, of a file of `size` bytes: whatever is there may be durable. A sync that
+    /// has failed stays failed: what it did not write, recovery reads from memory as if it were
+    /// on the medium.
+    pub(super) fn begin_again(&mut self, size: PlainSize) {
+        *self = Self { failed: self.failed, ..Self::new(self.promise, size) };
+    }
+
     /// So much of the plaintext survives a power cut.
     pub(super) fn size(&self) -> PlainSize {
         self.size

@@ -80,6 +80,26 @@ impl Epochs {
         self.read_only
     }
 
+    /// How many epochs did not end cleanly, but for this mount's own.
+    pub(super) fn unclean(&self) -> usize {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = !self.read_only;
+        record.unclean.iter().filter(|epoch| !own || **epoch != self.current).count()
+    }
+
+    /// Forgets those: no file is left that was last written in one of them.
+    pub(super) fn forget_unclean(&self) -> Result<(), VolumeError> {
+        if self.read_only {
+            return Err(VolumeError::ReadOnly);
+        }
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = EpochRecord { unclean: vec![self.current], ..record.clone() };
+        let text = forgotten.encode(self.volume, &self.key);
+        self.directory.replace(OsStr::new(EPOCHS_NAME), &text)?;
+        *record = forgotten;
+        Ok(())
+    }
+
     /// Ends the current epoch; everything written in it is synced.
     pub(super) fn end_cleanly(&self) -> Result<(), VolumeError> {
         if self.read_only {

@@ -3,12 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use super::block_ranges::BlockRanges;
 use super::content::{Content, FileKeys, SEALS_RESERVED, Sealing};
 use super::describe::Description;
 use super::durability::Durable;
 use super::error::VolumeError;
-use super::gather::Gather;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::Secret;
@@ -41,17 +39,7 @@ impl EncryptedFile {
         access: &Access<'_>,
     ) -> Result<Self, VolumeError> {
         let backing_size = backing.size()?;
-        let mut content = Content {
-            volume: Arc::clone(volume),
-            backing,
-            writable,
-            sealing: None,
-            size: PlainSize(0),
-            gaps: BlockRanges::default(),
-            durable: Durable::new(volume.durability(), PlainSize(0)),
-            gather: Gather::new(volume.gathered()),
-            unsettled: false,
-        };
+        let content = Content::closed(volume, backing, writable);
         if backing_size == 0 {
             return Ok(Self::of(content));
         }
@@ -69,6 +57,20 @@ impl EncryptedFile {
             return Err(VolumeError::OtherVolume { file: file_id, found: volume_id });
         }
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
+        Self::open_unlocked(content, page, header, keys, state)
+    }
+
+    /// Opens a backing file whose header was authenticated.
+    pub(super) fn open_unlocked(
+        mut content: Content,
+        page: Box<Page>,
+        header: Header,
+        keys: FileKeys,
+        state: StateRecord,
+    ) -> Result<Self, VolumeError> {
+        let volume = Arc::clone(&content.volume);
+        let file_id = header.prologue.file_id;
+        let backing_size = content.backing.size()?;
         let seals = state.seal_count;
         let pages = EntryPages::new(page);
         let (sum, told) = Default::default();
@@ -159,6 +161,11 @@ impl EncryptedFile {
         content.recover()
     }
 
+    /// The file's id; zeros while it is empty.
+    pub fn file_id(&self) -> FileId {
+        self.reading().file_id()
+    }
+
     /// Whether the backing file may be written.
     pub fn is_writable(&self) -> bool {
         self.reading().writable
@@ -180,7 +187,7 @@ impl EncryptedFile {
         loop {
             let mut content = self.writing();
             let blocks = content.blocks_changed_by(offset, data.len() as u64)?;
-            content.begin_write(&blocks)?;
+            content.begin_write(data.len() as u64)?;
             if content.must_wait(&blocks) {
                 drop(content);
                 self.barrier(&blocks)?;
@@ -254,7 +261,12 @@ impl EncryptedFile {
     /// Writes the state record if it is behind; wanted when the last writer closes the file.
     pub fn settle(&self) -> Result<(), VolumeError> {
         self.commit()?;
-        self.writing().settle()
+        let mut content = self.writing();
+        if content.size.0 == 0 && content.durable.whole_in_flight() {
+            // Opened anew, the file would not tell what must not be written before this.
+            content.flush_now()?;
+        }
+        content.settle()
     }
 
     /// What the header says; `None` while the file is empty.
@@ -291,8 +303,9 @@ impl Drop for EncryptedFile {
             content.mark_unsettled();
         }
         let on_disk = content.sealing.as_ref().is_some_and(|sealing| sealing.on_disk);
-        if on_disk && content.durable.is_unsynced() {
-            content.volume.note_unsynced(content.file_id(), content.durable.size());
+        if on_disk {
+            let unsynced = content.durable.is_unsynced().then(|| content.durable.size());
+            content.volume.note_closed(content.file_id(), unsynced);
         }
     }
 }
@@ -311,6 +324,9 @@ pub(super) fn read_first_page(
     }
     Ok(page)
 }
+
+/// What is wrong with a record of an epoch that has not begun.
+pub(super) const EPOCH_TO_COME: &str = "state record (epoch to come)";
 
 /// What an unlocked header gives.
 pub(super) struct Unlocked {
@@ -352,7 +368,7 @@ pub(super) fn unlock(
             },
         };
         if state.epoch > volume.epoch() {
-            return Err(FormatError::Malformed { what: "state record (epoch to come)" }.into());
+            return Err(FormatError::Malformed { what: EPOCH_TO_COME }.into());
         }
         return Ok(Unlocked { dek, keys, state });
     }

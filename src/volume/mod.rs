@@ -1,10 +1,11 @@
-//! Encrypted files of a volume: read, write, truncate, sync, recover. Knows nothing of FUSE and
+//! Encrypted files of a volume: read, write, truncate, sync, recover, check. Knows nothing of FUSE and
 //! inodes.
 //!
 //! A volume is found and locked through [`VolumeDirectory`], becomes a [`Volume`] with its keys,
 //! and opens backing files as [`EncryptedFile`]s.
 
 mod block_ranges;
+mod check;
 mod commit;
 mod content;
 mod describe;
@@ -26,6 +27,9 @@ mod unsynced;
 mod withdrawal;
 mod write;
 
+pub use check::{
+    CheckScope, FileReport, Finding, Findings, Helpers, Problem, Salvaged, Severity, Watcher,
+};
 pub use describe::{Description, describe};
 pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeUse};
 pub use durability::Durability;

@@ -77,6 +77,17 @@ impl Volume {
         self.epochs.read_only()
     }
 
+    /// How many earlier epochs did not end cleanly.
+    pub fn unclean_epochs(&self) -> usize {
+        self.epochs.unclean()
+    }
+
+    /// Takes all earlier epochs for clean. Only for who has opened, recovered and synced every
+    /// file of the volume.
+    pub fn forget_unclean_epochs(&self) -> Result<(), VolumeError> {
+        self.epochs.forget_unclean()
+    }
+
     /// What is promised for the time after a power cut.
     pub fn durability(&self) -> Durability {
         self.durability
@@ -98,9 +109,17 @@ impl Volume {
         self.unsynced.note_synced(until);
     }
 
-    /// A file is closed of which only the first `durable` bytes are synced.
-    pub(super) fn note_unsynced(&self, file: FileId, durable: PlainSize) {
-        self.unsynced.note(file, durable);
+    /// The same for one file that nobody has open.
+    pub fn note_file_synced(&self, file: FileId, until: u64) {
+        self.unsynced.note_file_synced(file, until);
+    }
+
+    /// A file is closed; of one that is not synced, so much of it is durable.
+    pub(super) fn note_closed(&self, file: FileId, unsynced: Option<PlainSize>) {
+        match unsynced {
+            Some(durable) => self.unsynced.note(file, durable),
+            None => self.unsynced.forget(file),
+        }
     }
 
     /// How far a file that is just opened, of `size` bytes, last written in `epoch`, is durable.

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use super::content::Content;
-use super::durability::Durable;
 use super::error::VolumeError;
 use super::gather::Gathered;
 use super::pages::{Page, entry_in, set_entry_in};
@@ -24,6 +23,9 @@ impl Content {
         if !self.writable {
             return self.look_through();
         }
+        // Where a sync has failed, what is read is not what is on the medium: nothing may build
+        // on it until the file is opened anew.
+        self.durable.check()?;
         let waiting = self.gather.take_all();
         let recovered = self.recover_on_disk(&waiting);
         self.gather_again(waiting);
@@ -36,14 +38,20 @@ impl Content {
         log::info!("file {file}: last written in epoch {epoch}, recovering");
         self.read_entries_again()?;
         let floor = self.durable.size();
-        // Whatever is there may be durable, and is not to be written over without its entry.
-        self.durable = Durable::new(self.volume.durability(), self.size);
+        // Whatever is there is not to be written over without its entry.
+        self.durable.begin_again(self.size);
 
         // The end may lie in a tag page whose first block was never written.
         self.backing.set_size(Self::cipher_end(self.size).0)?;
         if flags.resizing {
-            self.finish_resize()?;
-            self.commit_now()?;
+            match self.finish_resize() {
+                Ok(()) => self.commit_now()?,
+                // Its last block, before or after, was never synced and did not come.
+                Err(VolumeError::Integrity { block, problem, .. }) => log::warn!(
+                    "file {file}: a change of size cannot be finished: block {block}: {problem}"
+                ),
+                Err(error) => return Err(error),
+            }
         }
         let found = self.align_all_entries(PlainSize(size), floor, waiting)?;
         fail_point::hit("volume.recover.after_align");
@@ -171,8 +179,9 @@ impl Content {
             let standing = self.standing(block, &entry, hole_allowed)?;
             if entry == Entry::Hole && hole_allowed {
                 self.clear_punched_data(block)?;
-                found.new_holes = true;
             }
+            // Also where an entry was written and its data was not.
+            found.new_holes |= matches!(standing, Standing::Opens(Entry::Hole));
             if let Standing::Opens(other) | Standing::Short(other) = standing
                 && other != entry
             {

@@ -125,15 +125,18 @@ impl Content {
     fn abandon_resize(&mut self, before: PlainSize) {
         let attempt = (|| {
             let target = PlainSize(self.sealing()?.state.size);
-            if target < before && self.has_gathered() {
+            let dropped = target < before && self.has_gathered();
+            if dropped {
                 self.drop_gathered()?;
-                return Err(VolumeError::Unsettled { file: self.file_id() });
             }
             if target < before && self.tail_has_length_for(target)? {
                 let tail = BlockIndex(blocks_in(target) - 1);
                 self.leave_out_of_sum(tail.group_end())?;
                 self.size = target;
                 self.cut(target)?;
+            } else if dropped {
+                // The entry on disk may tell of a block that was not written.
+                return Err(VolumeError::Unsettled { file: self.file_id() });
             } else if before < self.size {
                 let tail = BlockIndex(blocks_in(before) - 1);
                 if let Err(error) = self.reseal_tail(tail, stored_len(tail, before))
@@ -175,7 +178,12 @@ impl Content {
         }
         self.backing.set_size(Self::cipher_end(size).0)?;
         self.size = size;
-        if tail_partial { self.conclude() } else { Ok(()) }
+        if !tail_partial {
+            return Ok(());
+        }
+        // Without its announcement a size between the two would count.
+        self.order_now()?;
+        self.conclude()
     }
 
     /// Finishes a change of size that a crash has cut short.
@@ -183,6 +191,7 @@ impl Content {
         let target = PlainSize(self.sealing()?.state.size);
         if self.size < target {
             self.grow(target)?;
+            self.order_now()?;
         } else if target < self.size {
             if self.tail_has_length_for(target)? {
                 self.cut(target)?;

@@ -117,6 +117,16 @@ impl UnlockedFile {
         Ok(commit::write_page(backing, PageIndex(0), &self.page)?)
     }
 
+    /// Puts the envelope that is not in force in its place, where there is one: for a file whose
+    /// envelope in force does not open.
+    pub(super) fn install_spare(self, backing: &dyn BackingFile) -> Result<(), VolumeError> {
+        let spare = 1 - usize::from(self.unlocked.state.envelope_slot);
+        match self.header.envelopes[spare].clone() {
+            Some(envelope) => self.install(backing, envelope),
+            None => Ok(()),
+        }
+    }
+
     /// The same as a mount does it, once the request has proved itself.
     pub fn install_requested(
         self,

@@ -28,6 +28,14 @@ impl Unsynced {
         noted.files.insert(file, (durable, note));
     }
 
+    /// The file was synced before it was closed.
+    pub(super) fn forget(&self, file: FileId) {
+        let mut noted = self.lock();
+        if !noted.files.is_empty() {
+            noted.files.remove(&file);
+        }
+    }
+
     /// How much of the file is synced; `None` if all of it is.
     pub(super) fn find(&self, file: FileId) -> Option<PlainSize> {
         self.lock().files.get(&file).map(|(durable, _)| *durable)
@@ -45,6 +53,14 @@ impl Unsynced {
         let mut noted = self.lock();
         noted.files.retain(|_, (_, note)| *note > until);
         noted.files.shrink_to(LEFT_ALLOCATED);
+    }
+
+    /// All of this one that was noted up to `until` is synced.
+    pub(super) fn note_file_synced(&self, file: FileId, until: u64) {
+        let mut noted = self.lock();
+        if noted.files.get(&file).is_some_and(|(_, note)| *note <= until) {
+            noted.files.remove(&file);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Noted> {
@@ -71,5 +87,20 @@ mod tests {
         assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));
         unsynced.note_synced(unsynced.now().unwrap());
         assert_eq!((unsynced.find(two), unsynced.now()), (None, None));
+    }
+
+    #[test]
+    fn one_file_may_be_synced_by_itself() {
+        let unsynced = Unsynced::default();
+        let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
+        unsynced.note(one, PlainSize(5));
+        unsynced.note(two, PlainSize(6));
+        let until = unsynced.now().unwrap();
+        unsynced.note(two, PlainSize(7));
+        unsynced.note_file_synced(one, until);
+        unsynced.note_file_synced(two, until);
+        assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));
+        unsynced.forget(two);
+        assert_eq!(unsynced.now(), None);
     }
 }

@@ -22,7 +22,7 @@ impl EncryptedFile {
     /// has [restored](Self::authorise) it.
     pub fn withdraw(&self) {
         let mut content = self.writing();
-        if let Err(error) = content.settle() {
+        if let Err(error) = content.commit_now().and_then(|()| content.settle()) {
             let file = content.file_id();
             log::error!("file {file}: its header could not be brought up to date ({error})");
             content.mark_unsettled();

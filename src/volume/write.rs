@@ -26,7 +26,7 @@ impl Content {
         if data.is_empty() {
             return Ok(());
         }
-        self.begin_write(&blocks)?;
+        self.begin_write(data.len() as u64)?;
         self.barrier_now(&blocks)?;
         let before = self.size;
         if offset.0 <= before.0 {
@@ -52,9 +52,10 @@ impl Content {
         Ok(offset.block().min(last)..end)
     }
 
-    /// What comes before the first change of these blocks.
-    pub(super) fn begin_write(&mut self, blocks: &Range<BlockIndex>) -> Result<(), VolumeError> {
-        self.begin_change(blocks.end.0 - blocks.start.0 + 2)
+    /// What comes before the first change by a write of `len` bytes. Blocks that it skips are not
+    /// sealed.
+    pub(super) fn begin_write(&mut self, len: u64) -> Result<(), VolumeError> {
+        self.begin_change(blocks_in(PlainSize(len)) + 2)
     }
 
     fn write_spans(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
@@ -241,10 +242,17 @@ impl Content {
         Ok(())
     }
 
-    /// Lets go of the blocks that wait for a commit: what they were to replace counts.
+    /// Lets go of the blocks that wait for a commit: what is on disk counts, which is what they
+    /// were to replace unless a commit that broke off has written them.
     pub(super) fn drop_gathered(&mut self) -> Result<(), VolumeError> {
         for (block, waiting) in self.gather.take_all() {
-            self.put_entry_ahead(block, &waiting.base)?;
+            let entered = waiting.base.succeeded_by(waiting.sealed);
+            let found = self.entry_that_opens(block, &entered, self.may_be_hole(block));
+            let entry = match found {
+                Ok(Some(entry)) => entry,
+                Ok(None) | Err(_) => entered.reverted().unwrap_or(waiting.base),
+            };
+            self.put_entry_ahead(block, &entry)?;
         }
         Ok(())
     }

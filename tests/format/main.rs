@@ -1,14 +1,11 @@
 //! The bytes on disk, held to `src/format/FORMAT.md`: by frozen volumes, by vectors, by a reader
-//! and a writer made from that page alone, and by hostile bytes.
+//! and a writer made from that page alone.
 
-mod arbitrary;
 mod compatible;
 mod document;
 mod fixture;
 mod frozen;
 mod generate;
-mod hostile;
-mod hostile_keystore;
 mod independent;
 mod mount;
 mod rewrapped;

@@ -19,6 +19,7 @@ crate::matrix! { Setup::new().mount_only("a plain directory has no daemon to kil
     truncations_are_all_or_nothing,
     renames_are_all_or_nothing,
     many_crashes_of_one_volume,
+    a_tail_that_is_cut_off_does_not_read_as_zeros,
 }
 
 /// Runs `work` on threads until the daemon has died under them, then mounts again.
@@ -227,6 +228,42 @@ fn many_crashes_of_one_volume(m: &mut Mount) {
             assert_same(&back, &pattern(earlier, 50_000), &format!("f{earlier} in {round}"));
         }
     }
+}
+
+/// The kernel was told the size before the file was opened and recovered.
+fn a_tail_that_is_cut_off_does_not_read_as_zeros(m: &mut Mount) {
+    let data = pattern(1, 5000);
+    for name in ["read", "written"] {
+        let file = File::create(m.path(name)).unwrap();
+        file.write_all_at(&data, 0).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+    }
+    let writeback = m.has_option("writeback=on");
+    m.kill_daemon();
+    // As a power cut leaves it that has taken the data of an append, and not the new size.
+    for name in ["read", "written"] {
+        let backing = OpenOptions::new().write(true).open(m.backing().join(name)).unwrap();
+        backing.set_len(backing.metadata().unwrap().len() + 12_000).unwrap();
+    }
+    // Where nothing may be written the tail stays, unseen.
+    m.mount_with(&["ro"]);
+    assert!(fs::metadata(m.path("read")).unwrap().len() > 5000);
+    for _ in 0..2 {
+        assert_same(&fs::read(m.path("read")).unwrap(), &data, "read-only");
+    }
+    m.remount_with(&[if writeback { "writeback=on" } else { "writeback=off" }]);
+    let sizes = ["read", "written"].map(|name| fs::metadata(m.path(name)).unwrap().len());
+    assert!(sizes.iter().all(|size| *size > 5000), "nothing was opened yet: {sizes:?}");
+    fs::hard_link(m.path("read"), m.path("link")).unwrap();
+    assert_same(&fs::read(m.path("read")).unwrap(), &data, "recovered by a reader");
+    assert_same(&fs::read(m.path("link")).unwrap(), &data, "by another name");
+    assert_eq!(fs::metadata(m.path("read")).unwrap().len(), 5000);
+    let mut file = OpenOptions::new().append(true).open(m.path("written")).unwrap();
+    file.write_all(b"more").unwrap();
+    close(file).unwrap();
+    let back = fs::read(m.path("written")).unwrap();
+    assert_same(&back, &[&data[..], b"more"].concat(), "recovered by a writer");
 }
 
 /// Nothing in the volume answers EIO, to reading or to writing.

@@ -1,14 +1,17 @@
 //! Black-box tests on a real mount: POSIX behaviour, real programs, what lies underneath,
 //! crashes, keys in memory. They know only the command line; of the crate's inside only `residue`,
-//! which must know the keys that it looks for.
+//! which must know the keys that it looks for, and `kills`, which must know the fail points.
 
 mod bad_input;
+mod check;
 mod command;
 mod crash;
 mod encryption;
+mod faults;
 mod harness;
 mod key_command;
 mod keys;
+mod kills;
 mod kms;
 mod model;
 mod mount8;
@@ -16,6 +19,7 @@ mod posix;
 mod programs;
 mod rekey;
 mod residue;
+mod resources;
 mod rewrap;
 mod transport;
 

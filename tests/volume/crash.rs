@@ -4,14 +4,20 @@
 use std::sync::Arc;
 
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
-use ssefs::store::SyncScope;
+use ssefs::format::BlockIndex;
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
+use ssefs::store::{BackingFile, SyncScope};
+use ssefs::volume::Durability;
 
 use super::harness::{TestVolume, pattern};
 use super::model::{Step, content, step};
 
 const EIO: i32 = 5;
+
+fn cipher_start(block: u64) -> u64 {
+    BlockIndex(block).cipher_start().0
+}
 
 /// Runs `before`, then `last` until the `nth` changing call dies after `bytes`; recovers and
 /// returns what is read, or `None` when `last` was over sooner. `settled` says whether the
@@ -142,7 +148,11 @@ proptest! {
 
 #[test]
 fn two_deaths_in_a_row_lose_nothing() {
-    let mut volume = TestVolume::new();
+    die_twice(TestVolume::new());
+    die_twice(TestVolume::with(Durability::Process));
+}
+
+fn die_twice(mut volume: TestVolume) {
     let plan = FaultPlan::new();
     let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
     let old = pattern(1, 100 * 4096);
@@ -208,6 +218,25 @@ fn a_gap_that_a_change_of_size_leaves_inside_is_a_gap_after_death() {
 }
 
 #[test]
+fn a_lost_block_between_new_ones_is_a_hole_that_the_record_allows() {
+    let mut volume = TestVolume::new();
+    let backing = Arc::new(MemoryFile::new());
+    let data = pattern(1, 18 * 4096);
+    let file = volume.open(&backing).unwrap();
+    file.write(0, &data[..15 * 4096]).unwrap();
+    file.sync(SyncScope::All).unwrap();
+    file.write(15 * 4096, &data[15 * 4096..]).unwrap();
+    drop(file);
+    // Its entry and the block behind it have reached the medium, its data has not.
+    backing.punch(cipher_start(16), 4096).unwrap();
+    volume.crash();
+    let mut expected = data;
+    expected[16 * 4096..17 * 4096].fill(0);
+    assert!(content(&volume.open(&backing).unwrap()).unwrap() == expected);
+    assert!(content(&volume.open(&backing).unwrap()).unwrap() == expected);
+}
+
+#[test]
 fn what_never_became_data_reads_as_zeros_through_a_read_only_file() {
     let mut volume = TestVolume::new();
     let plan = FaultPlan::new();
@@ -222,6 +251,9 @@ fn what_never_became_data_reads_as_zeros_through_a_read_only_file() {
     plan.heal();
     volume.crash();
     let zeros = vec![0; 100 * 4096];
+    volume.crash_and_look();
+    assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == zeros);
+    volume.crash();
     assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == zeros);
     assert!(content(&volume.open(&backing).unwrap()).unwrap() == zeros);
 }

@@ -11,23 +11,29 @@ use ssefs::format::{
 use ssefs::keys::{Access, Binding, DekCache, KeyError, KeyProvider, Keyring};
 use ssefs::store::BackingFile;
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{EncryptedFile, Volume, VolumeDirectory, VolumeError, VolumeUse};
+use ssefs::volume::{Durability, EncryptedFile, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 /// A volume that can be unmounted cleanly, or lost as in a crash, and mounted again.
 pub struct TestVolume {
     directory: tempfile::TempDir,
     volume: Option<Arc<Volume>>,
+    durability: Durability,
 }
 
 impl TestVolume {
     /// A new volume, mounted.
     pub fn new() -> Self {
+        Self::with(Durability::Power)
+    }
+
+    /// The same, with this promise at each mount.
+    pub fn with(durability: Durability) -> Self {
         // In memory where there is such a place: each mount syncs, and tests mount often.
         let memory = std::path::Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let directory = tempfile::tempdir_in(parent).unwrap();
-        let mut volume = Self { directory, volume: None };
-        volume.mount();
+        let mut volume = Self { directory, volume: None, durability };
+        volume.mount(false);
         volume
     }
 
@@ -39,13 +45,19 @@ impl TestVolume {
     pub fn remount(&mut self) {
         self.volume().end_epoch().unwrap();
         self.volume = None;
-        self.mount();
+        self.mount(false);
     }
 
     /// Forgets the mount as a killed process does, and mounts again.
     pub fn crash(&mut self) {
         self.volume = None;
-        self.mount();
+        self.mount(false);
+    }
+
+    /// The same, and mounts for reading only: nothing is recovered, no epoch begun.
+    pub fn crash_and_look(&mut self) {
+        self.volume = None;
+        self.mount(true);
     }
 
     /// Opens a file for writing.
@@ -72,7 +84,7 @@ impl TestVolume {
         })
     }
 
-    fn mount(&mut self) {
+    fn mount(&mut self, read_only: bool) {
         let tree = Arc::new(DiskTree::open(self.directory.path()).unwrap());
         let directory = VolumeDirectory::claim(tree, "a test").unwrap();
         let cache = DekCache::new(16, Duration::from_secs(60));
@@ -99,8 +111,8 @@ impl TestVolume {
                 (descriptor, made.dek)
             }
         };
-        self.volume =
-            Some(directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap());
+        let volume_use = VolumeUse { read_only, durability: self.durability };
+        self.volume = Some(directory.start(&descriptor, &volume_key, keyring, volume_use).unwrap());
     }
 }
 

@@ -2,9 +2,11 @@
 //! through process deaths and backing faults, under tampering, and against another AES-GCM.
 
 mod crash;
+mod every_fault;
 mod faults;
 mod harness;
 mod model;
 mod oracle;
+mod power;
 mod rewrap;
 mod tamper;

@@ -210,6 +210,16 @@ fn pages_of_one_write_may_come_in_any_order() {
 }
 
 #[test]
+fn skipped_blocks_use_no_seals_up() {
+    let volume = TestVolume::new();
+    let file = volume.open(&Arc::new(MemoryFile::new())).unwrap();
+    file.write(0, b"start").unwrap();
+    file.write(17 << 40, b"end").unwrap();
+    file.settle().unwrap();
+    assert!(file.description().unwrap().seal_count < 200);
+}
+
+#[test]
 fn a_sparse_file_past_4_tib_costs_little() {
     let mut volume = TestVolume::new();
     let backing = Arc::new(MemoryFile::new());

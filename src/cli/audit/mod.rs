@@ -207,6 +207,12 @@ fn visible(text: &str) -> String {
         .collect()
 }
 
+/// Reads the text in each of the ways in which arguments are read.
+pub(super) fn parse(text: &str) {
+    drop((parse_time(text), parse_link(text), visible(text)));
+    FileFilter::new(Path::new(text));
+}
+
 fn parse_time(text: &str) -> Result<UtcTime, String> {
     UtcTime::parse_loosely(text, UtcTime::now())
         .ok_or_else(|| "give RFC 3339, a date, or how long ago, such as 2h or 7d".to_owned())

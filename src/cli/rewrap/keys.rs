@@ -1,24 +1,19 @@
 //! The keys that a rewrap needs: those that files have, as far as they were given, and the one
 //! that they are to have.
 
-use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use super::args::{Destination, RewrapArgs};
 use super::plan::Selection;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::kms_options::KmsChoices;
-use crate::cli::unlock::{
-    KeyOrigin, key_file_failure, key_from_descriptor, keystore_failure, kms_provider, now,
-};
+use crate::cli::keys_at_hand::{KeystoreAtHand, NO_ROTATION, PROMPT, supplied};
+use crate::cli::unlock::now;
 use crate::crypto::Secret;
 use crate::format::{Descriptor, KeyId, Mode, SuppliedVerifier};
-use crate::keys::audit::{AuditLog, AuditOptions};
-use crate::keys::kms::{KmsProvider, LocalKms};
+use crate::keys::kms::KmsProvider;
 use crate::keys::{
-    DekCache, KeyError, KeyProvider, Keyring, Keystore, ManagedProvider, Passphrase,
-    SuppliedProvider, SuppliedSource, read_key_file, supplied_key_id,
+    DekCache, KeyError, KeyProvider, Keyring, ManagedProvider, Passphrase, SuppliedProvider,
+    SuppliedSource, supplied_key_id,
 };
 
 /// The keys, ready for use.
@@ -52,8 +47,7 @@ impl Gathering<'_> {
     pub fn keys(&self) -> Outcome<Keys> {
         let volume = self.descriptor.volume_id;
         let from = self.args.old_key_origin();
-        let from =
-            from.map(|origin| supplied(&origin, Passphrase::prompt, OLD_PROMPT)).transpose()?;
+        let from = from.map(|origin| supplied(&origin, Passphrase::prompt, PROMPT)).transpose()?;
         let to = match self.destination {
             Destination::Supplied(origin) => {
                 Some(supplied(origin, Passphrase::prompt_new, NEW_PROMPT)?)
@@ -168,8 +162,7 @@ impl Gathering<'_> {
     }
 
     fn managed_at_hand(&self) -> Outcome<ManagedProvider> {
-        let (keystore, volume) = (self.keystore.open()?, self.descriptor.volume_id);
-        Ok(ManagedProvider::open_existing(keystore, volume, NO_ROTATION, now())?)
+        self.keystore.managed(self.descriptor.volume_id)
     }
 
     fn kms_to_wrap(&self, name: &str) -> Outcome<(Box<dyn KeyProvider>, KeyId)> {
@@ -192,8 +185,7 @@ impl Gathering<'_> {
     }
 
     fn kms(&self, default_key: Option<&str>) -> Outcome<KmsProvider> {
-        let (keystore, volume) = (self.keystore.open()?, self.descriptor.volume_id);
-        Ok(kms_provider(keystore, volume, default_key, &KmsChoices::default())?)
+        self.keystore.kms(self.descriptor.volume_id, default_key)
     }
 
     fn has_slot(&self, mode: Mode) -> bool {
@@ -201,76 +193,4 @@ impl Gathering<'_> {
     }
 }
 
-/// The keystore, opened when it is first needed: its passphrase is asked for once.
-pub struct KeystoreAtHand {
-    path: PathBuf,
-    backing: PathBuf,
-    opened: OnceCell<Arc<Keystore>>,
-}
-
-impl KeystoreAtHand {
-    /// The one at `path`, for the volume in `backing`.
-    pub fn new(path: PathBuf, backing: PathBuf) -> Self {
-        Self { path, backing, opened: OnceCell::new() }
-    }
-
-    /// The CMK that an alias names now.
-    pub fn resolve_alias(&self, name: &str) -> Outcome<KeyId> {
-        let keystore = self.open()?;
-        let audit = Arc::new(AuditLog::open(Arc::clone(&keystore), AuditOptions::default())?);
-        Ok(LocalKms::new(keystore, audit).resolve(name)?)
-    }
-
-    fn open(&self) -> Outcome<Arc<Keystore>> {
-        self.opened_by(|path| {
-            if Keystore::is_protected(path)? {
-                let prompt = format!("Passphrase of the keystore {}: ", path.display());
-                return Keystore::open_protected(path, &Passphrase::prompt(&prompt)?);
-            }
-            Keystore::open(path)
-        })
-    }
-
-    fn open_or_create(&self) -> Outcome<Arc<Keystore>> {
-        match self.path.is_dir() {
-            true => self.open(),
-            false => self.opened_by(Keystore::open_or_create),
-        }
-    }
-
-    fn opened_by(
-        &self,
-        open: impl FnOnce(&Path) -> Result<Keystore, KeyError>,
-    ) -> Outcome<Arc<Keystore>> {
-        if let Some(opened) = self.opened.get() {
-            return Ok(Arc::clone(opened));
-        }
-        if Keystore::would_lie_within(&self.path, &self.backing) {
-            return Err(Failure::new(
-                Exit::Keystore,
-                format!("{}: the keystore lies in the backing directory", self.path.display()),
-            ));
-        }
-        let opened = Arc::new(open(&self.path).map_err(keystore_failure)?);
-        Ok(Arc::clone(self.opened.get_or_init(|| opened)))
-    }
-}
-
-fn supplied(
-    origin: &KeyOrigin,
-    ask: impl Fn(&str) -> Result<Passphrase, KeyError>,
-    prompt: &str,
-) -> Outcome<SuppliedSource> {
-    Ok(match origin {
-        KeyOrigin::File(path) => {
-            SuppliedSource::Key(read_key_file(path).map_err(key_file_failure)?)
-        }
-        KeyOrigin::Descriptor(number) => SuppliedSource::Key(key_from_descriptor(*number)?),
-        KeyOrigin::Passphrase => SuppliedSource::Passphrase(ask(prompt)?),
-    })
-}
-
-const OLD_PROMPT: &str = "Passphrase of this volume: ";
 const NEW_PROMPT: &str = "New passphrase for this volume: ";
-/// Rotation is for mounts; a rewrap goes to the newest version that there is.
-const NO_ROTATION: u32 = 0;

@@ -10,11 +10,9 @@ mod keys;
 mod offline;
 mod online;
 mod plan;
-mod progress;
 mod report;
 mod slots;
 mod tally;
-pub(in crate::cli) mod walk;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -25,24 +23,26 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use args::Destination;
 pub use args::RewrapArgs;
-use keys::{Gathering, Keys, KeystoreAtHand};
+use keys::{Gathering, Keys};
 use offline::Offline;
 use online::{MountedVolume, Online};
 use plan::{Goal, Plan, Selection};
-use progress::Progress;
 use report::Report;
 use slots::Slots;
 use tally::Tally;
 use work::{Pass, Passed, Task};
 
+use crate::cli::backing::{not_a_volume, open_backing};
+use crate::cli::crew;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::inspect::is_in_mount;
+use crate::cli::keys_at_hand::KeystoreAtHand;
+use crate::cli::progress::{Progress, Total};
 use crate::cli::unlock::name_directory;
 use crate::format::Descriptor;
 use crate::keys::{Keyring, Keystore};
 use crate::store::tree::DiskTree;
 use crate::sys::process;
-use crate::volume::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeError, VolumeUse};
+use crate::volume::{RewrapLock, VolumeDirectory, VolumeError, VolumeUse};
 
 /// The command.
 pub fn run(args: &RewrapArgs, keystore: Option<PathBuf>) -> Outcome {
@@ -76,22 +76,8 @@ struct Rewrap<'a> {
 impl<'a> Rewrap<'a> {
     fn prepare(args: &'a RewrapArgs, keystore: Option<PathBuf>) -> Outcome<Self> {
         let destination = args.destination()?;
-        let refused = |error: std::io::Error| {
-            Failure::new(Exit::Backing, format!("{}: {error}", args.backing.display()))
-        };
-        let backing = std::fs::canonicalize(&args.backing).map_err(refused)?;
-        let tree = Arc::new(DiskTree::open(&backing).map_err(refused)?);
+        let (backing, tree) = open_backing(&args.backing)?;
         let named = |error| name_directory(error, &backing);
-        let device = tree.root().located().stat().map_err(refused)?.dev;
-        if is_in_mount(device) {
-            return Err(Failure::new(
-                Exit::Backing,
-                format!("{}: is in a mount; give the backing directory", backing.display()),
-            ));
-        }
-        if VolumeDirectory::examine(&tree).map_err(named)? != DirectoryKind::Volume {
-            return Err(not_a_volume(&backing));
-        }
         let lock = RewrapLock::take(Arc::clone(&tree)).map_err(named)?;
         let place = Keystore::locate(keystore.as_deref());
         let keystore = KeystoreAtHand::new(place, backing.clone());
@@ -210,11 +196,9 @@ impl<'a> Rewrap<'a> {
     }
 
     fn pass(&self, tree: &DiskTree, task: &dyn Task) -> Passed {
-        let progress = Progress::start(Pass::count(&self.tree, &self.stop), self.args.quiet);
-        let jobs = self.args.jobs.map_or_else(
-            || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            usize::from,
-        );
+        let total = Total::Files(Pass::count(&self.tree, &self.stop));
+        let progress = Progress::start(total, self.args.quiet);
+        let jobs = crew::jobs(self.args.jobs);
         let pass = Pass { tree, synced: &self.tree, jobs, progress: &progress, stop: &self.stop };
         let passed = pass.run(task);
         progress.finish();
@@ -224,11 +208,6 @@ impl<'a> Rewrap<'a> {
     fn named(&self, error: VolumeError) -> Failure {
         name_directory(error, Path::new(&self.backing))
     }
-}
-
-fn not_a_volume(backing: &Path) -> Failure {
-    let problem = "is not a volume: there is no .ssefs/volume.json in it";
-    Failure::new(Exit::Backing, format!("{}: {problem}", backing.display()))
 }
 
 /// Set by the first signal that asks to end; a second one ends at once.

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::geteuid;
 
 use super::plan::{KeyName, Plan, Verdict};
-use super::tally::{Fate, Left, Reason};
-use super::walk::Found;
+use super::tally::{Fate, Left};
 use super::work::{Task, Trouble};
+use crate::cli::reason::Reason;
+use crate::cli::walk::Found;
 use crate::keys::Access;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{DiskTree, Located, OpenFlags, Stat, TimeSet};

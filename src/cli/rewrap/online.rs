@@ -11,11 +11,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::plan::{KeyName, Plan, Verdict};
-use super::tally::{Fate, Left, Reason};
-use super::walk::Found;
+use super::tally::{Fate, Left};
 use super::work::{Task, Trouble};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mountinfo::mounts;
+use crate::cli::reason::Reason;
+use crate::cli::walk::Found;
 use crate::format::{Envelope, FileId, VolumeId};
 use crate::keys::{Access, Binding, Keyring};
 use crate::store::tree::{DiskTree, Located, XattrMode};

@@ -165,8 +165,9 @@ fn is_retired(envelope: &Envelope, plan: &Plan, tally: &Tally) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::plan::Selection;
-    use super::super::tally::{Fate, Left, Reason};
+    use super::super::tally::{Fate, Left};
     use super::*;
+    use crate::cli::reason::Reason;
     use crate::format::{Mode, WrapAlgorithm};
 
     fn envelope(key: &str) -> Envelope {

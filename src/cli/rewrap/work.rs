@@ -1,17 +1,19 @@
-//! One pass over all files, by several workers at once. It breaks off cleanly, with the file
-//! that each worker has in hand done, when it is told to stop or when going on makes no sense.
+//! One pass over all files, by several workers at once, with the file system below synced from
+//! time to time.
 
-use std::ops::ControlFlow;
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::progress::Progress;
-use super::tally::{Fate, Left, Reason, Tally};
-use super::walk::{Found, Step, walk};
+use super::tally::{Fate, Left, Tally};
+use crate::cli::crew::{self, Crew, everything, go_on};
 use crate::cli::exit::Failure;
+use crate::cli::progress::Progress;
+use crate::cli::reason::Reason;
+use crate::cli::walk::{Found, Step, walk};
 use crate::store::tree::DiskTree;
 
 /// What is done with each file; from many threads at once.
@@ -63,78 +65,18 @@ impl Pass<'_> {
 
     /// Makes it.
     pub fn run(&self, task: &dyn Task) -> Passed {
-        let (sender, receiver) = sync_channel(QUEUE_LEN);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let failure = Mutex::new(None);
-        let broken = AtomicBool::new(false);
+        let Self { tree, jobs, progress, stop, .. } = *self;
+        let starts = everything();
+        let crew = Crew { tree, starts: &starts, jobs, progress, stop };
         let (done, ended) = channel::<()>();
-        thread::scope(|scope| {
+        let (mut tally, failure) = thread::scope(|scope| {
             scope.spawn(|| self.keep_syncing(ended));
-            let workers: Vec<_> = (0..self.jobs.max(1))
-                .map(|_| {
-                    let receiver = Arc::clone(&receiver);
-                    let (failure, broken) = (&failure, &broken);
-                    scope.spawn(move || self.work(task, &receiver, failure, broken))
-                })
-                .collect();
-            // What is sent when no worker is left any more is refused.
-            drop(receiver);
-            let mut tally = Tally::default();
-            walk(self.tree, &mut |step| {
-                match step {
-                    Step::File(found) => {
-                        if sender.send(found).is_err() {
-                            return ControlFlow::Break(());
-                        }
-                    }
-                    Step::Failed(path, error) => tally.leave(Left {
-                        path,
-                        reason: Reason::of_io(&error),
-                        detail: error.to_string(),
-                        key: None,
-                    }),
-                }
-                go_on(&broken)?;
-                go_on(self.stop)
-            });
-            drop(sender);
-            for worker in workers {
-                match worker.join() {
-                    Ok(part) => tally.merge(part),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
+            let passed = crew.run(&Rewrapping(task));
             drop(done);
-            let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-            tally.incomplete |= failure.is_some() || self.stop.load(Ordering::Relaxed);
-            Passed { tally, failure }
-        })
-    }
-
-    fn work(
-        &self,
-        task: &dyn Task,
-        receiver: &Mutex<Receiver<Found>>,
-        failure: &Mutex<Option<Failure>>,
-        broken: &AtomicBool,
-    ) -> Tally {
-        let mut tally = Tally::default();
-        loop {
-            let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(found) = next else { return tally };
-            if go_on(self.stop).is_break() || go_on(broken).is_break() {
-                continue;
-            }
-            match task.rewrap(&found) {
-                Ok(fate) => tally.add(fate),
-                Err(Trouble::Left(left)) => tally.leave(left),
-                Err(Trouble::Fatal(error)) => {
-                    broken.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-            self.progress.advance();
-        }
+            passed
+        });
+        tally.incomplete |= failure.is_some() || stop.load(Ordering::Relaxed);
+        Passed { tally, failure }
     }
 
     fn keep_syncing(&self, ended: Receiver<()>) {
@@ -147,12 +89,31 @@ impl Pass<'_> {
     }
 }
 
-fn go_on(stop: &AtomicBool) -> ControlFlow<()> {
-    match stop.load(Ordering::Relaxed) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
+/// The task as the crew does it.
+struct Rewrapping<'a>(&'a dyn Task);
+
+impl crew::Task for Rewrapping<'_> {
+    type Tally = Tally;
+
+    fn work(&self, found: &Found, tally: &mut Tally) -> Result<(), Failure> {
+        match self.0.rewrap(found) {
+            Ok(fate) => tally.add(fate),
+            Err(Trouble::Left(left)) => tally.leave(left),
+            Err(Trouble::Fatal(failure)) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn failed(&self, path: PathBuf, error: io::Error, tally: &mut Tally) {
+        let (reason, detail) = (Reason::of_io(&error), error.to_string());
+        tally.leave(Left { path, reason, detail, key: None });
     }
 }
 
-const QUEUE_LEN: usize = 1024;
+impl crew::Tally for Tally {
+    fn merge(&mut self, other: Self) {
+        Tally::merge(self, other);
+    }
+}
+
 const SYNC_EVERY: Duration = Duration::from_secs(10);

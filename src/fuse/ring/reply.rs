@@ -104,8 +104,7 @@ fn entry_out(entry: &Entry, ttl: Duration) -> EntryOut {
     let (secs, nanos) = (ttl.as_secs(), ttl.subsec_nanos());
     EntryOut {
         node: entry.node.0,
-        // A node id is not given out again while the kernel knows it.
-        generation: 0,
+        generation: entry.generation,
         entry_secs: secs,
         attr_secs: secs,
         entry_nanos: nanos,
@@ -199,12 +198,13 @@ mod tests {
 
     #[test]
     fn an_entry_has_its_own_inode_number_and_times_before_1970() {
-        let entry = Entry { node: NodeId(9), attributes: attributes() };
+        let entry = Entry { node: NodeId(9), generation: 3, attributes: attributes() };
         let mut out = [0; 200];
         let created = Answer::Created { entry, handle: Handle(6), flags: 2 };
         assert_eq!(created.write(&options(), &mut out), Ok(144));
         let read = EntryOut::read(&out).unwrap();
-        assert_eq!((read.node, read.attr.ino, read.attr.mode), (9, 77, libc::S_IFREG | 0o4755));
+        assert_eq!((read.node, read.generation, read.attr.ino), (9, 3, 77));
+        assert_eq!(read.attr.mode, libc::S_IFREG | 0o4755);
         assert_eq!((read.entry_secs, read.entry_nanos), (2, 500_000_000));
         assert_eq!((read.attr.mtime, read.attr.mtime_nanos), ((-2_i64) as u64, 800_000_000));
         assert_eq!(OpenOut::read(&out[128..]).unwrap(), open_out(Handle(6), 2));
@@ -246,7 +246,7 @@ mod tests {
         let mut out = [0xff; 400];
         let ttl = Some(Duration::from_secs(1));
         let mut listing = Listing { out: &mut out, used: 0, ttl };
-        let found = Entry { node: NodeId(9), attributes: attributes() };
+        let found = Entry { node: NodeId(9), generation: 3, attributes: attributes() };
         for (name, entry) in [(".", None), ("file", Some(found))] {
             let kind = libc::S_IFREG;
             let name = OsStr::new(name);

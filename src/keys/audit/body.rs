@@ -145,6 +145,7 @@ fn operation_name(operation: Operation) -> &'static str {
         Operation::Open => "Open",
         Operation::Create => "Create",
         Operation::Maintain => "Maintain",
+        Operation::Check => "Check",
     }
 }
 

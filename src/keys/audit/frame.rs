@@ -62,7 +62,7 @@ impl<'a> Frame<'a> {
         if !rest.ends_with(SEQ_MEMBER) || digits.starts_with(b"0") {
             return None;
         }
-        let seq = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        let seq = std::str::from_utf8(digits).ok()?.parse().ok().filter(|seq| *seq <= LAST_SEQ)?;
         Some(Self { seq, prev_hash, signature, authenticated, mac })
     }
 
@@ -123,6 +123,10 @@ fn take_hex<const N: usize>(bytes: &[u8]) -> Option<(&[u8], [u8; N])> {
     HEXLOWER.decode_mut(digits, &mut decoded).ok()?;
     Some((rest, decoded))
 }
+
+/// No log has as many records; what claims to be a later one is no record, so that numbers can
+/// always be counted on from.
+pub(super) const LAST_SEQ: u64 = 1 << 62;
 
 const SEQ_MEMBER: &[u8] = b",\"seq\":";
 const PREV_HASH_MEMBER: &[u8] = b",\"prevHash\":\"";

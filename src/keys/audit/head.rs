@@ -3,7 +3,8 @@
 
 use crate::crypto::{MAC_LEN, MacKey};
 
-use super::frame::Link;
+use super::frame::{LAST_SEQ, Link};
+use super::place::LAST_SEGMENT;
 
 /// Where the log ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +61,14 @@ impl Head {
             let bytes = numbers[8 * index..][..8].try_into().expect("eight bytes");
             u64::from_le_bytes(bytes)
         };
+        let seq = u64::from_le_bytes(*seq);
+        let segment = number(0).try_into().ok()?;
+        if seq > LAST_SEQ || segment > LAST_SEGMENT {
+            return None;
+        }
         Some(Self {
-            link: Link { seq: u64::from_le_bytes(*seq), hash: *hash },
-            segment: number(0).try_into().ok()?,
+            link: Link { seq, hash: *hash },
+            segment,
             size: number(1),
             line_len: number(2),
             checkpoint_seq: number(3),

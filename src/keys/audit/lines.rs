@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::place::{HEAD_NAME, LOCK_NAME, segment_name, segment_number};
+use super::place::{HEAD_NAME, LOCK_NAME, SMALL_FILE_LEN, segment_name, segment_number};
 use crate::keys::error::KeyError;
 
 /// A log's files at one moment.
@@ -77,7 +77,7 @@ impl Picture {
             let len = std::fs::metadata(&path).map_err(failed(path))?.len();
             segments.push((number, len));
         }
-        let head = match std::fs::read(dir.join(HEAD_NAME)) {
+        let head = match read_small(&dir.join(HEAD_NAME)) {
             Ok(bytes) => Some(bytes).filter(|bytes| !bytes.is_empty()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(dir.join(HEAD_NAME))(error)),
@@ -118,7 +118,7 @@ impl Iterator for Lines<'_> {
         loop {
             if let Some((segment, number, reader)) = &mut self.open {
                 let mut bytes = Vec::new();
-                match reader.read_until(b'\n', &mut bytes) {
+                match reader.take(LONGEST_LINE as u64).read_until(b'\n', &mut bytes) {
                     Ok(0) => self.open = None,
                     Ok(_) => {
                         *number += 1;
@@ -160,6 +160,13 @@ impl Iterator for LinesBackwards<'_> {
                     }
                     continue;
                 }
+                if self.held.len() >= LONGEST_LINE {
+                    let bytes = std::mem::take(&mut self.held);
+                    if bytes.ends_with(b"\n") {
+                        return Some(Ok(Line { segment: *segment, number: 0, bytes }));
+                    }
+                    continue;
+                }
                 let len = self.before.min(BUFFER_LEN as u64);
                 let mut bytes = vec![0; usize::try_from(len).expect("no longer than the buffer")];
                 if let Err(error) = file.read_exact_at(&mut bytes, self.before - len) {
@@ -184,7 +191,17 @@ impl Iterator for LinesBackwards<'_> {
     }
 }
 
+/// The beginning of a file; more is not read of one that is longer than it should be.
+pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(SMALL_FILE_LEN as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 const BUFFER_LEN: usize = 256 << 10;
+/// Far longer than a record can be, whose texts are bounded. A longer line is no record: it is
+/// given out in pieces, forwards, or its end alone, backwards.
+const LONGEST_LINE: usize = 1 << 20;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -218,6 +235,22 @@ pub(super) mod tests {
         assert_eq!(picture.lines().count(), 7);
         let picture = Picture::take(dir.path()).unwrap();
         assert_eq!((picture.lines().count(), picture.lines_backwards().count()), (9, 8));
+    }
+
+    /// It took as much memory as it was long, and backwards time by the square of that.
+    #[test]
+    fn a_line_without_end_is_read_in_pieces() {
+        let endless = "x".repeat(3 * LONGEST_LINE + 5);
+        let dir = log_of(&format!("a\n{endless}\nb\n"));
+        let picture = Picture::take(dir.path()).unwrap();
+        let lens: Vec<_> = picture.lines().map(|line| line.unwrap().bytes.len()).collect();
+        assert_eq!(lens, [2, LONGEST_LINE, LONGEST_LINE, LONGEST_LINE, 6, 2]);
+        let backwards: Vec<_> = picture.lines_backwards().map(|line| line.unwrap().bytes).collect();
+        assert_eq!(
+            (backwards.len(), &backwards[0][..], &backwards[2][..]),
+            (3, &b"b\n"[..], &b"a\n"[..])
+        );
+        assert!(backwards[1].len() <= LONGEST_LINE + BUFFER_LEN);
     }
 
     #[test]

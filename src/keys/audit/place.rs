@@ -105,7 +105,7 @@ impl Place {
 
     /// Reads the head.
     pub(super) fn read_head(&self, mac_key: &MacKey) -> Result<FoundHead, KeyError> {
-        let bytes = read_from(&self.head, 0).map_err(|error| self.failed(HEAD_NAME, error))?;
+        let bytes = read_small(&self.head).map_err(|error| self.failed(HEAD_NAME, error))?;
         Ok(match Head::decode(&bytes, mac_key) {
             Some(head) => FoundHead::Is(head),
             None if bytes.is_empty() => FoundHead::Absent,
@@ -128,7 +128,7 @@ impl Place {
         let pem = to_pem(&keys.signer.verifying_key());
         let fd = self.dir.open_file(PUBLIC_KEY_NAME, OFlags::CREATE)?;
         let failed = |error| self.failed(PUBLIC_KEY_NAME, error);
-        if read_from(&fd, 0).map_err(failed)? == pem.as_bytes() {
+        if read_small(&fd).map_err(failed)? == pem.as_bytes() {
             return Ok(());
         }
         rustix::fs::ftruncate(&fd, 0).map_err(|error| failed(error.into()))?;
@@ -162,7 +162,7 @@ pub(super) fn segment_name(number: u32) -> String {
 /// The number of the segment in a file of this name.
 pub(super) fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
-    let number = digits.parse().ok()?;
+    let number = digits.parse().ok().filter(|number| (1..=LAST_SEGMENT).contains(number))?;
     (segment_name(number) == name).then_some(number)
 }
 
@@ -182,12 +182,32 @@ pub(super) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::R
     Ok(())
 }
 
+/// The bytes of a file that is small if it is what it should be; of a longer one only its
+/// beginning.
+fn read_small(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; SMALL_FILE_LEN];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::io::pread(fd, &mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 /// All bytes from this offset to the end of the file.
 pub(super) fn read_from(fd: &OwnedFd, offset: u64) -> io::Result<Vec<u8>> {
     let file = File::from(fd.try_clone()?);
     let len = file.metadata()?.len().saturating_sub(offset);
     let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    let mut bytes = vec![0; len];
+    // Of a segment, which is as long as its owner let it grow: no memory is no reason to die.
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.resize(len, 0);
     let mut filled = 0;
     while filled < len {
         match file.read_at(&mut bytes[filled..], offset + filled as u64) {
@@ -203,9 +223,14 @@ pub(super) fn read_from(fd: &OwnedFd, offset: u64) -> io::Result<Vec<u8>> {
 
 /// The directory of the log in the keystore.
 pub const DIR_NAME: &str = "audit";
+/// The last number that has a next one.
+pub(super) const LAST_SEGMENT: u32 = u32::MAX - 1;
 pub(super) const HEAD_NAME: &str = "head";
 pub(super) const LOCK_NAME: &str = "lock";
 pub(super) const PUBLIC_KEY_NAME: &str = "public-key.pem";
+
+/// Longer than a head and a public key are.
+pub(super) const SMALL_FILE_LEN: usize = 4096;
 
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use super::appender::CHECKPOINT;
 use super::body::{LOG_SOURCE, SOURCE_AT};
-use super::frame::{Frame, Link};
+use super::frame::{Frame, LAST_SEQ, Link};
 use super::head::Head;
-use super::lines::{Line, Lines, Picture};
+use super::lines::{Line, Lines, Picture, read_small};
 use super::place::{DIR_NAME, PUBLIC_KEY_NAME};
 use super::recovery::{CREATED, LOST, NOT_WRITTEN, TAMPERED};
 use super::registration::{LogKeys, from_pem};
@@ -41,7 +41,7 @@ pub struct Expectation {
 pub struct Verification {
     /// What is wrong, the first first; at most [`MAX_FINDINGS`].
     pub findings: Vec<Finding>,
-    /// What is right but worth knowing.
+    /// What is right but worth knowing; a thousand at most.
     pub notes: Vec<String>,
     /// How many records were read.
     pub records: u64,
@@ -119,7 +119,11 @@ pub fn verify(
         in_place: own_dir.is_some(),
         verifying_key,
         expectation,
-        last: expectation.after.unwrap_or(Link::START),
+        last: expectation.after.map_or(Link::START, |link| Link {
+            // A later one follows no record, and is followed by none.
+            seq: link.seq.min(LAST_SEQ),
+            ..link
+        }),
         segment: None,
         tainted: false,
         out: Verification { segments: picture.segments.len(), ..Verification::default() },
@@ -174,13 +178,14 @@ impl Verifier<'_> {
         match (&self.head, &self.picture.head) {
             // A process died while it began the log; nothing was acknowledged yet.
             (None, None) if self.keys.is_some() && !self.begun => {
-                self.out.notes.push("the log is still to be begun".to_owned());
+                self.out.note("the log is still to be begun".to_owned());
             }
             (None, None) => self.anchor("the head is missing"),
             (None, Some(_)) => self.anchor("the head was altered"),
             (Some(_), _) => {}
         }
-        let published = std::fs::read_to_string(dir.join(PUBLIC_KEY_NAME)).unwrap_or_default();
+        let published = read_small(&dir.join(PUBLIC_KEY_NAME)).unwrap_or_default();
+        let published = String::from_utf8(published).unwrap_or_default();
         if self.verifying_key.is_some() && from_pem(&published) != self.verifying_key {
             self.anchor("public-key.pem is not the key that this log is verified with");
         }
@@ -226,7 +231,7 @@ impl Verifier<'_> {
         let Some(frame) = Frame::parse(&line.bytes) else {
             if !line.bytes.ends_with(b"\n") && self.is_unfinished(line) {
                 let len = line.bytes.len();
-                self.out.notes.push(format!(
+                self.out.note(format!(
                     "{len} bytes of an unfinished record follow record {}; the next use of the \
                      log will cut them off and say so",
                     self.last.seq
@@ -337,7 +342,7 @@ impl Verifier<'_> {
             Some(LOST)
                 if explained.is_some_and(|event| event.lost == Some((expected, seq - 1))) =>
             {
-                self.out.notes.push(format!(
+                self.out.note(format!(
                     "{missing} lost in a crash of the machine, as record {seq} tells"
                 ));
                 return false;
@@ -375,7 +380,7 @@ impl Verifier<'_> {
                 found("the record belongs to another log of this keystore".to_owned());
             }
             CREATED if seq != 1 => found("a log begins within the log".to_owned()),
-            NOT_WRITTEN => self.out.notes.push(format!(
+            NOT_WRITTEN => self.out.note(format!(
                 "before record {seq}, {} records were not written (best effort)",
                 event.count
             )),
@@ -402,7 +407,7 @@ impl Verifier<'_> {
         let boot_id = Surroundings::of_this_machine().map(|machine| machine.boot_id).ok();
         let machine_crashed = self.in_place && boot_id.is_some_and(|boot| boot != head.boot_id);
         if machine_crashed && self.last.seq >= head.synced_seq {
-            self.out.notes.push(format!(
+            self.out.note(format!(
                 "the records {first} to {last} were lost in a crash of the machine; the next use \
                  of the log will record it"
             ));
@@ -424,7 +429,12 @@ impl Verifier<'_> {
         newest == Some(line.segment) && acknowledged <= self.last.seq && !self.tainted
     }
 
+    /// Whether a record of this number stands anywhere. Not looked for once no more findings are
+    /// listed, so that a log in disorder is not read once for each of its lines.
     fn appears_later(&self, seq: u64) -> bool {
+        if self.out.findings.len() >= MAX_FINDINGS {
+            return false;
+        }
         let mut lines = self.picture.lines().filter_map(Result::ok);
         lines.any(|line| Frame::parse(&line.bytes).is_some_and(|frame| frame.seq == seq))
     }
@@ -459,6 +469,12 @@ impl Verification {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    fn note(&mut self, note: String) {
+        if self.notes.len() < MAX_NOTES {
+            self.notes.push(note);
+        }
     }
 
     fn add(&mut self, kind: FindingKind, segment: u32, line: u64, seq: Option<u64>, what: String) {
@@ -528,3 +544,4 @@ impl LogEvent {
 
 /// More are not listed.
 pub const MAX_FINDINGS: usize = 20;
+const MAX_NOTES: usize = 1000;

@@ -15,6 +15,8 @@ pub struct Changing {
     acknowledged: Vec<u8>,
     /// Made or being made, and not acknowledged.
     next: Option<Change>,
+    /// The last that was acknowledged.
+    last: Option<Change>,
     changes: u64,
 }
 
@@ -38,6 +40,7 @@ impl Changing {
     pub fn acknowledge(&mut self) {
         if let Some(change) = self.next.take() {
             change.apply(&mut self.acknowledged);
+            self.last = Some(change);
         }
     }
 
@@ -51,9 +54,13 @@ impl Changing {
         if fits {
             return Ok(());
         }
+        let (before, now, last) = (old.len(), found.len(), &self.last);
         let differs = old.iter().zip(found).position(|(old, found)| old != found);
-        let (before, now) = (old.len(), found.len());
-        Err(format!("{now} bytes, not {before}, other ones from {differs:?}; {next:?} was begun"))
+        let bytes = differs.map(|at| {
+            let some = |content: &[u8]| content[at..content.len().min(at + 8)].to_vec();
+            (at, some(&old), some(found))
+        });
+        Err(format!("{now} bytes, not {before}; at {bytes:02x?}; after {last:?} began {next:?}"))
     }
 }
 

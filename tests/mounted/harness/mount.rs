@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use ssefs::sys::fail_point::VARIABLE;
+
 use super::scratch::{Scratch, detach, is_mounted};
 use super::{User, is_native, needs_root, skip, succeed, transport, wait_for};
 
@@ -18,6 +20,7 @@ use super::{User, is_native, needs_root, skip, succeed, transport, wait_for};
 #[derive(Clone, Default)]
 pub struct Setup {
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     others: bool,
     owner: Option<User>,
     mount_only: Option<&'static str>,
@@ -31,6 +34,12 @@ impl Setup {
     /// One `-o` option.
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
+        self
+    }
+
+    /// A variable of the first daemon's environment; a later mount has it no more.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -75,8 +84,17 @@ impl Setup {
             None => binary(),
         };
         let others = self.others;
-        let mut mount =
-            Mount { scratch, backing, keystore, mount_point, binary, setup: self, daemon: None };
+        let mut mount = Mount {
+            scratch,
+            backing,
+            keystore,
+            mount_point,
+            binary,
+            setup: self,
+            daemon: None,
+            fail_point: None,
+            panics_forgiven: false,
+        };
         mount.mount();
         if others {
             fs::set_permissions(mount.mnt(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -94,6 +112,8 @@ pub struct Mount {
     binary: PathBuf,
     setup: Setup,
     daemon: Option<Child>,
+    fail_point: Option<String>,
+    panics_forgiven: bool,
 }
 
 impl Mount {
@@ -129,6 +149,11 @@ impl Mount {
     /// Everything that the daemons of this mount have logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// The test has made the daemon panic: unmounting does not fail for it.
+    pub fn forgive_panics(&mut self) {
+        self.panics_forgiven = true;
     }
 
     /// The daemon's process id; `None` when native.
@@ -168,6 +193,22 @@ impl Mount {
         }
     }
 
+    /// Whether it was mounted with this `-o` option.
+    pub fn has_option(&self, option: &str) -> bool {
+        self.setup.options.iter().any(|given| given == option)
+    }
+
+    /// Lets the daemons that are started from now on die at a fail point.
+    pub fn arm(&mut self, fail_point: Option<&str>) {
+        self.fail_point = fail_point.map(str::to_owned);
+    }
+
+    /// Waits for the daemon to die by itself; whether it has.
+    pub fn wait_for_death(&mut self, limit: Duration) -> bool {
+        let Some(daemon) = &mut self.daemon else { return false };
+        wait_for(limit, || daemon.try_wait().unwrap().is_some())
+    }
+
     /// Detaches a dead mount.
     pub fn take_away(&self) {
         if !is_native() {
@@ -189,6 +230,7 @@ impl Mount {
             .unwrap();
         let mut command = self.mount_command();
         command.arg("-f").stderr(log.try_clone().unwrap()).stdout(log);
+        command.envs(std::mem::take(&mut self.setup.environment));
         self.daemon = Some(command.spawn().unwrap());
         let daemon = self.daemon.as_mut().expect("started above");
         let mount_point = &self.mount_point;
@@ -209,6 +251,7 @@ impl Mount {
         options.extend(transport());
         let mut command = self.command();
         command.arg("mount");
+        command.envs(self.fail_point.iter().map(|name| (VARIABLE, name)));
         command.arg("--keystore").arg(&self.keystore);
         if !options.is_empty() {
             command.arg("-o").arg(options.join(","));
@@ -246,7 +289,7 @@ impl Mount {
         let status = daemon.wait().unwrap();
         assert!(ended, "the daemon outlived its mount\n{}", self.log());
         assert!(status.success(), "the daemon ended with {status}\n{}", self.log());
-        let panicked = self.log().contains("panicked at");
+        let panicked = !self.panics_forgiven && self.log().contains("panicked at");
         assert!(!panicked, "the daemon panicked\n{}", self.log());
     }
 

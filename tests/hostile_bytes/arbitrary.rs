@@ -104,11 +104,11 @@ pub fn state() -> impl Strategy<Value = StateRecord> {
     (numbers, any::<(bool, bool, bool)>(), any::<[u8; 32]>()).prop_map(
         |([sequence, size, durable_size, epoch, seal_count], (holes, resizing, slot), digest)| {
             StateRecord {
-                sequence: sequence.max(1),
-                size,
-                durable_size,
+                sequence: sequence.clamp(1, 1 << 62),
+                size: size.min(1 << 62),
+                durable_size: durable_size.min(1 << 62),
                 epoch,
-                seal_count,
+                seal_count: seal_count.min(1 << 32),
                 flags: StateFlags { may_have_holes: holes, resizing, digest_kept: !holes },
                 envelope_slot: u8::from(slot),
                 digest,

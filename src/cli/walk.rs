@@ -32,24 +32,52 @@ pub enum Step {
 
 /// Goes through all files below the root of `tree` until `visit` breaks off.
 pub fn walk(tree: &DiskTree, visit: &mut dyn FnMut(Step) -> ControlFlow<()>) {
-    let root = match tree.root().try_clone() {
-        Ok(root) => Arc::new(root),
-        Err(error) => {
-            let _ = visit(Step::Failed(PathBuf::new(), error));
-            return;
-        }
+    let _ = walk_at(tree, Path::new(""), visit);
+}
+
+/// The same from `start` on, a path below the root: a directory with all that is below it, or
+/// one file. One that is not there is a failure; an empty one is the root.
+pub fn walk_at(
+    tree: &DiskTree,
+    start: &Path,
+    visit: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let (directory, path) = match enter(tree, start) {
+        Ok(Start::Directory(directory)) => (Arc::new(directory), start.to_owned()),
+        Ok(Start::File(found)) => return visit(Step::File(found)),
+        Err(error) => return visit(Step::Failed(start.to_owned(), error)),
     };
     let mut waiting = Vec::new();
-    if list(tree, &root, Path::new(""), &mut waiting, visit).is_break() {
-        return;
-    }
+    list(tree, &directory, &path, &mut waiting, visit)?;
     while let Some(Waiting { parent, name, path }) = waiting.pop() {
-        let step = match tree.open_dir(&parent, &name) {
+        match tree.open_dir(&parent, &name) {
             Ok(directory) => list(tree, &Arc::new(directory), &path, &mut waiting, visit),
             Err(error) => failed(path, error, visit),
-        };
-        if step.is_break() {
-            return;
+        }?;
+    }
+    ControlFlow::Continue(())
+}
+
+enum Start {
+    Directory(DirFd),
+    File(Found),
+}
+
+fn enter(tree: &DiskTree, start: &Path) -> io::Result<Start> {
+    let components: Vec<&OsStr> = start.iter().collect();
+    let Some((name, above)) = components.split_last() else {
+        return Ok(Start::Directory(tree.root().try_clone()?));
+    };
+    let directory = tree.resolve(above)?;
+    match tree.stat(&directory, name)?.kind() {
+        FileKind::Directory => Ok(Start::Directory(tree.open_dir(&directory, name)?)),
+        FileKind::Regular => {
+            let (directory, name) = (Arc::new(directory), (*name).to_owned());
+            Ok(Start::File(Found { directory, name, path: start.to_owned() }))
+        }
+        _ => {
+            let problem = "is neither a regular file nor a directory";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
         }
     }
 }
@@ -140,6 +168,35 @@ mod tests {
         });
         paths.sort();
         paths
+    }
+
+    #[test]
+    fn a_walk_can_start_at_a_directory_or_a_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::create_dir_all(scratch.path().join("a/b")).unwrap();
+        for file in ["top", "a/one", "a/b/two"] {
+            fs::write(scratch.path().join(file), b"x").unwrap();
+        }
+        std::os::unix::fs::symlink("a", scratch.path().join("link")).unwrap();
+        let tree = DiskTree::open(scratch.path()).unwrap();
+        let from = |start: &str| {
+            let (mut paths, mut failures) = (Vec::new(), 0);
+            let _ = walk_at(&tree, Path::new(start), &mut |step| {
+                match step {
+                    Step::File(file) => paths.push(file.path.display().to_string()),
+                    Step::Failed(..) => failures += 1,
+                }
+                ControlFlow::Continue(())
+            });
+            paths.sort();
+            (paths, failures)
+        };
+        assert_eq!(from("a"), (vec!["a/b/two".into(), "a/one".into()], 0));
+        assert_eq!(from("a/b/two"), (vec!["a/b/two".into()], 0));
+        assert_eq!(from("").0.len(), 3);
+        for refused in ["none", "a/none/x", "link", "link/one", "top/x"] {
+            assert_eq!(from(refused), (Vec::new(), 1), "{refused}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! key, as somebody who has it could.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,14 +11,16 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{prop_assert, proptest};
 use serde_json::{Value, json};
 use ssefs::format::VolumeId;
-use ssefs::keys::{KeyError, Keystore, ManagedProvider};
+use ssefs::keys::{KeyError, Keystore, ManagedProvider, Passphrase};
 
 use super::arbitrary::{mutate, mutations};
-use super::fixture::{PASSPHRASE, make_private_dir, passphrase, put_private};
-use super::hostile::{bounded, cases};
-use super::independent::keys::{protected_root, seal_record};
-use super::independent::primitives::Key;
+use super::bounds::bounded;
+use super::random_values::cases;
+use super::targets::independent::keys::{protected_root, seal_record};
+use super::targets::independent::primitives::Key;
+use super::targets::put_private;
 
+const PASSPHRASE: &[u8] = b"correct horse battery staple";
 const ROOT: Key = [0x11; 32];
 const VOLUME: VolumeId = VolumeId([7; 16]);
 const DAY: u64 = 24 * 60 * 60;
@@ -31,7 +34,7 @@ struct Scratch {
 impl Scratch {
     fn new() -> Self {
         let scratch = Self { directory: tempfile::tempdir().unwrap() };
-        make_private_dir(&scratch.path());
+        fs::DirBuilder::new().mode(0o700).create(scratch.path()).unwrap();
         put_private(&scratch.path().join("root.key"), &ROOT);
         scratch
     }
@@ -141,7 +144,7 @@ proptest! {
 
 fn open_protected(path: &Path, root: &[u8]) -> Result<Keystore, KeyError> {
     put_private(&path.join("root.json"), root);
-    Keystore::open_protected(path, &passphrase())
+    Keystore::open_protected(path, &Passphrase::new(PASSPHRASE.to_vec().into()).unwrap())
 }
 
 #[test]

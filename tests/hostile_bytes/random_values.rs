@@ -1,22 +1,23 @@
-//! Hostile bytes: whatever they are, decoding neither panics nor takes much memory, and what it
-//! accepts is what encoding gives.
+//! Random values of everything in `format`, encoded, changed and decoded: what is accepted is
+//! what encoding gives.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any};
 use proptest::{option, prop_assert, prop_assert_eq, proptest};
 use ssefs::crypto::{MacKey, Secret};
 use ssefs::format::{
-    Descriptor, Entry, Envelope, EpochRecord, FileId, FormatError, Header, KeyId, KeySlot, Marked,
-    Mode, Prologue, StateRecord, Suite, VolumeId, WrapAlgorithm,
+    Descriptor, Entry, Envelope, EpochRecord, FileId, FormatError, Header, KeyId, KeySlot, Mode,
+    Prologue, StateRecord, Suite, VolumeId, WrapAlgorithm,
 };
 
 use super::arbitrary::{
     descriptor, entry, envelope, epochs, mutate, mutate_in_place, mutations, state,
 };
-use super::independent::primitives::{crc32, hmac, sha256};
+use super::bounds::bounded;
+use super::targets;
+use super::targets::independent::primitives::{crc32, hmac, sha256};
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
 const MAC_KEY: [u8; 32] = [3; 32];
@@ -25,17 +26,6 @@ const MIB: u64 = 1 << 20;
 /// Failures become tests with names, not files beside the source.
 pub fn cases(count: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) }
-}
-
-/// Runs `work` and bounds the memory that it takes at any one time.
-pub fn bounded<T>(limit: u64, work: impl FnOnce() -> T) -> T {
-    let mut result = None;
-    // The count does not survive a panic that passes through it.
-    let counted = || result = Some(catch_unwind(AssertUnwindSafe(work)));
-    let taken = allocation_counter::measure(counted).bytes_max;
-    let result = result.unwrap().unwrap_or_else(|panic| resume_unwind(panic));
-    assert!(taken <= limit, "{taken} bytes taken at once, {limit} are enough");
-    result
 }
 
 fn mac_key() -> MacKey {
@@ -64,45 +54,17 @@ fn header_page(state: &StateRecord, spare: Option<Envelope>) -> (Header, [u8; 40
     (header, page)
 }
 
-/// What is accepted is what encoding gives.
 fn check_envelope(bytes: &[u8]) -> bool {
     // serde takes up to 1 MiB for a list on the word of its length.
-    bounded(5 * MIB / 4, || match Envelope::decode(bytes) {
-        Ok(envelope) => {
-            assert_eq!(envelope.encode().unwrap(), bytes);
-            true
-        }
-        Err(error) => {
-            assert_eq!(error, FormatError::Malformed { what: "envelope" });
-            false
-        }
-    })
+    bounded(5 * MIB / 4, || targets::check_envelope(bytes))
 }
 
 fn check_header(page: &[u8; 4096]) {
-    bounded(5 * MIB / 2, || {
-        let Ok(header) = Header::parse(page) else { return };
-        let mut again = [0; 4096];
-        header.encode_into(&mut again).unwrap();
-        assert!(again[..128] == page[..128] && again[384..3072] == page[384..3072]);
-        header.claimed_state(page);
-        assert!(header.slots_by_claim(page).count() <= 2);
-        for torn_allowed in [false, true] {
-            let Ok(state) = header.verify(page, &mac_key(), torn_allowed) else { continue };
-            let mut again = *page;
-            header.encode_state(&state, &mac_key(), &mut again);
-            assert!(again == *page);
-        }
-    });
+    bounded(5 * MIB / 2, || targets::check_header(page));
 }
 
 fn check_entry(bytes: &[u8; 64]) {
-    if let Ok(entry) = bounded(0, || Entry::decode(bytes)) {
-        assert_eq!(entry.encode(), *bytes);
-        assert_eq!(entry.reverted().and_then(|it| it.reverted()).is_some(), {
-            matches!(entry, Entry::Stored(Marked { previous: Some(_), .. }))
-        });
-    }
+    bounded(0, || targets::check_entry(bytes));
 }
 
 proptest! {
@@ -234,12 +196,6 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-#[should_panic(expected = "bytes taken at once")]
-fn the_bound_is_felt() {
-    bounded(MIB, || drop(std::hint::black_box(vec![1_u8; MIB as usize + 1])));
 }
 
 /// An epoch record whose MAC is right and whose content is not.

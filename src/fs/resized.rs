@@ -1,0 +1,106 @@
+//! Files whose recovery at their first open has changed their size. The kernel was told the size
+//! before that, reads zeros up to it and appends there, and believes no other one while it knows
+//! the node: it has to look the file up anew, as another generation of the node. Until it has,
+//! the file is not opened.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::locks::lock;
+use super::nodes::ObjectId;
+
+/// These files, by object.
+#[derive(Default)]
+pub struct Resized {
+    /// Whether there is any: most mounts have none.
+    any: AtomicBool,
+    files: Mutex<HashMap<ObjectId, Resize>>,
+}
+
+struct Resize {
+    generation: u64,
+    /// Whether the kernel has looked the file up since.
+    told: bool,
+    /// The size of the backing file for which the file has `size`: where it may not be written
+    /// it stays too long.
+    backing_size: u64,
+    size: u64,
+}
+
+impl Resized {
+    /// The file has another size than its backing file said when it was opened.
+    pub fn note(&self, object: ObjectId, backing_size: u64, size: u64) {
+        let mut files = lock(&self.files);
+        let before = files.get(&object);
+        let known = before.is_some_and(|b| (b.backing_size, b.size) == (backing_size, size));
+        if !known {
+            let generation = before.map_or(0, |before| before.generation) + 1;
+            files.insert(object, Resize { generation, told: false, backing_size, size });
+            self.any.store(true, Ordering::Release);
+        }
+    }
+
+    /// The generation of the file's node, for the answer to a look-up.
+    pub fn tell(&self, object: ObjectId) -> u64 {
+        self.with(object, |resize| {
+            resize.told = true;
+            resize.generation
+        })
+        .unwrap_or(0)
+    }
+
+    /// The same for an answer that the kernel may not take the size from.
+    pub fn generation(&self, object: ObjectId) -> u64 {
+        self.with(object, |resize| resize.generation).unwrap_or(0)
+    }
+
+    /// The size of a file that nobody has open, where it is not what its backing file says.
+    pub fn size(&self, object: ObjectId, backing_size: u64) -> Option<u64> {
+        let size =
+            |resize: &mut Resize| (resize.backing_size == backing_size).then_some(resize.size);
+        self.with(object, size).flatten()
+    }
+
+    /// Whether the kernel has the size of the file wrong.
+    pub fn is_untold(&self, object: ObjectId) -> bool {
+        self.with(object, |resize| !resize.told).unwrap_or(false)
+    }
+
+    /// The kernel does not know the file any more.
+    pub fn forget(&self, object: ObjectId) {
+        if self.any.load(Ordering::Acquire) {
+            lock(&self.files).remove(&object);
+        }
+    }
+
+    fn with<T>(&self, object: ObjectId, look: impl FnOnce(&mut Resize) -> T) -> Option<T> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        lock(&self.files).get_mut(&object).map(look)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_of_another_generation_after_each_change() {
+        let (resized, file) = (Resized::default(), ObjectId { dev: 1, ino: 7 });
+        assert_eq!((resized.tell(file), resized.is_untold(file)), (0, false));
+        resized.note(file, 9000, 3000);
+        assert_eq!((resized.generation(file), resized.is_untold(file)), (1, true));
+        assert_eq!((resized.tell(file), resized.is_untold(file)), (1, false));
+        resized.note(file, 9000, 3000);
+        assert_eq!((resized.generation(file), resized.is_untold(file)), (1, false));
+        resized.note(file, 8000, 2000);
+        assert_eq!((resized.generation(file), resized.is_untold(file)), (2, true));
+        assert_eq!(resized.size(file, 8000), Some(2000));
+        assert_eq!(resized.size(file, 6096), None, "it has changed since");
+        assert_eq!(resized.generation(ObjectId { dev: 1, ino: 8 }), 0);
+        resized.forget(file);
+        assert_eq!((resized.generation(file), resized.is_untold(file)), (0, false));
+    }
+}

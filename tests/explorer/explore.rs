@@ -1,0 +1,325 @@
+//! All that a crash may leave of one sequence, opened by the real recovery and judged.
+//!
+//! Each state is read through a volume that is mounted for reading only, recovered, read,
+//! closed, and read again in a later epoch, which must find nothing to recover. Of some states
+//! the recovery itself is recorded and crashes too.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::fmt;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use ssefs::store::BackingFile;
+use ssefs::store::memory::MemoryFile;
+use ssefs::store::recorder::{Change, DroppedSyncs, Fate, RecordedFile, Segment};
+use ssefs::volume::Durability;
+
+use super::harness::TestVolume;
+use super::model::{Allowed, Found, Promise};
+use super::play::{Played, close, look, play};
+use super::sequences::Sequence;
+use super::settings::Random;
+use super::states::{Fates, crashes, text};
+
+/// What crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The machine: what was not synced may be missing.
+    OfPower,
+    /// The process alone: all that it has written is there.
+    OfProcess,
+}
+
+/// How much is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Crashes between two syncs.
+    pub crashes: usize,
+    /// One state in so many crashes again within its recovery.
+    pub second_in: usize,
+    /// Crashes between two syncs of a recovery.
+    pub second_crashes: usize,
+}
+
+/// A promise that was broken, with what leads to it.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub sequence: Sequence,
+    /// The crash, as it is printed.
+    pub crash: String,
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.what)?;
+        writeln!(f, "    SSEFS_EXPLORER_SEQUENCE=\"{}\"", self.sequence)?;
+        write!(f, "    {}", self.crash)
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally {
+    pub sequences: u64,
+    pub states: u64,
+    /// Recoveries that were recorded and the crashes within them.
+    pub recoveries: u64,
+    pub second_states: u64,
+    /// Files that were never synced and of which a torn header is left.
+    pub torn_headers: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.sequences += other.sequences;
+        self.states += other.states;
+        self.recoveries += other.recoveries;
+        self.second_states += other.second_states;
+        self.torn_headers += other.torn_headers;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} sequences, {} states, {} recoveries with {} crashes within, {} torn headers of \
+             files never synced",
+            self.sequences, self.states, self.recoveries, self.second_states, self.torn_headers
+        )
+    }
+}
+
+/// What a crash has left, and what is promised of it.
+struct State<'a> {
+    content: MemoryFile,
+    allowed: Allowed<'a>,
+    crash: String,
+    has_torn_header: bool,
+}
+
+/// One sequence with its crashes.
+pub struct Exploration<'a> {
+    pub sequence: &'a Sequence,
+    pub death: Death,
+    /// What the mounts promise.
+    pub durability: Durability,
+    /// Syncs of the file that are not done.
+    pub dropped: DroppedSyncs,
+    pub limits: Limits,
+}
+
+impl Exploration<'_> {
+    /// Looks at all of it.
+    pub fn run(&self, random: &mut Random) -> (Tally, Vec<Finding>) {
+        let mut volume = TestVolume::with(self.durability);
+        let played = play(&mut volume, self.sequence, self.dropped);
+        let states = self.states(&played, random);
+        let mut tally = Tally { sequences: 1, states: states.len() as u64, ..Tally::default() };
+        let mut findings = self.check(&mut volume, &states, &mut tally);
+        let seconds = self.crash_again(&mut volume, &states, &mut tally, random);
+        findings.extend(self.check_second(&mut volume, &seconds));
+        (tally, findings)
+    }
+
+    /// The crashes within a segment, each with the position in the record up to which the
+    /// model counts.
+    fn crashes_of(
+        &self,
+        segment: &Segment,
+        limit: usize,
+        random: &mut Random,
+    ) -> Vec<(Fates, usize)> {
+        let records = segment.records();
+        match self.death {
+            Death::OfPower => {
+                let all = crashes(segment, limit, random);
+                all.into_iter().map(|fates| (fates, records.end)).collect()
+            }
+            Death::OfProcess => deaths(segment).into_iter().zip(records.start..).collect(),
+        }
+    }
+
+    fn states<'p>(&self, played: &'p Played, random: &mut Random) -> Vec<State<'p>> {
+        let mut seen = HashSet::new();
+        let mut states = Vec::new();
+        let least = match (self.death, self.durability) {
+            (Death::OfPower, _) => Promise::Synced,
+            (Death::OfProcess, Durability::Power) => Promise::Closed,
+            (Death::OfProcess, Durability::Process) => Promise::Answered,
+        };
+        for (number, segment) in played.segments.iter().enumerate() {
+            for (fates, end) in self.crashes_of(segment, self.limits.crashes, random) {
+                let content = segment.content(&fates);
+                let is_new = seen.insert((number, fingerprint(&content)));
+                if self.death == Death::OfProcess || is_new {
+                    let allowed = played.history.allowed(end, least);
+                    let crash = describe(number, segment, &fates);
+                    let has_torn_header = tears_header(segment, &fates);
+                    states.push(State { content, allowed, crash, has_torn_header });
+                }
+            }
+        }
+        states
+    }
+
+    fn check(
+        &self,
+        volume: &mut TestVolume,
+        states: &[State<'_>],
+        tally: &mut Tally,
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut found_wrong = |state: &State<'_>, when: &str, what: String| {
+            findings.push(self.finding(state, format!("{when}: {what}")));
+        };
+        volume.crash_and_look();
+        let shown: Vec<_> = states.iter().map(|state| read_only(volume, state)).collect();
+
+        volume.crash();
+        let mut recovered = Vec::new();
+        for (state, shown) in states.iter().zip(shown) {
+            let backing = Arc::new(state.content.snapshot());
+            let found = recover(volume, &backing);
+            if found.is_err() && state.has_torn_header && state.allowed.promises_nothing() {
+                // Pages are taken to be written whole. Where one is not, what is lost is a
+                // file that never was durable.
+                tally.torn_headers += 1;
+            } else if let Err(what) = judge(state, &found) {
+                found_wrong(state, "recovered", what);
+            } else if let Err(what) = shown.and_then(|shown| state.allowed.judge_reader(&shown)) {
+                found_wrong(state, "read-only", what);
+            } else {
+                recovered.push((state, backing, found));
+            }
+        }
+
+        volume.remount();
+        for (state, backing, before) in recovered {
+            let after = volume.open(&backing).map(|file| look(&file));
+            match after.map_err(|error| error.to_string()) {
+                Ok(after) if Some(&after) == before.as_ref().ok() => {}
+                Ok(_) => found_wrong(state, "next epoch", "not what was recovered".to_owned()),
+                Err(error) => found_wrong(state, "next epoch", error),
+            }
+        }
+        findings
+    }
+
+    /// Records the recovery of some states, and what crashes within it leave.
+    fn crash_again<'a>(
+        &self,
+        volume: &mut TestVolume,
+        states: &[State<'a>],
+        tally: &mut Tally,
+        random: &mut Random,
+    ) -> Vec<State<'a>> {
+        let mut seconds = Vec::new();
+        volume.crash();
+        for state in states {
+            if !random.one_in(self.limits.second_in) {
+                continue;
+            }
+            let backing = Arc::new(RecordedFile::over(&state.content));
+            if recover(volume, &backing).is_err() {
+                continue;
+            }
+            tally.recoveries += 1;
+            for (number, segment) in backing.segments().iter().enumerate() {
+                for (fates, _) in self.crashes_of(segment, self.limits.second_crashes, random) {
+                    seconds.push(State {
+                        content: segment.content(&fates),
+                        allowed: state.allowed,
+                        crash: format!(
+                            "{}\n    then in its recovery, {}",
+                            state.crash,
+                            describe(number, segment, &fates)
+                        ),
+                        has_torn_header: false,
+                    });
+                }
+            }
+        }
+        tally.second_states += seconds.len() as u64;
+        seconds
+    }
+
+    fn check_second(&self, volume: &mut TestVolume, states: &[State<'_>]) -> Vec<Finding> {
+        volume.crash();
+        let wrong = |state: &State<'_>| {
+            let found = recover(volume, &Arc::new(state.content.snapshot()));
+            let what = judge(state, &found).err()?;
+            Some(self.finding(state, format!("recovered again: {what}")))
+        };
+        states.iter().filter_map(wrong).collect()
+    }
+
+    fn finding(&self, state: &State<'_>, what: String) -> Finding {
+        Finding { sequence: self.sequence.clone(), crash: state.crash.clone(), what }
+    }
+}
+
+/// The fates that the death of the process leaves: everything up to a point. What a write adds to
+/// the size comes with its pages.
+fn deaths(segment: &Segment) -> Vec<Fates> {
+    let fate = |there: usize| {
+        move |(at, change): (usize, &Change)| match change {
+            Change::Grow { by_write: true, .. } => Fate::Missing,
+            _ if at < there => Fate::Whole,
+            _ => Fate::Missing,
+        }
+    };
+    let changes = || segment.changes().iter().enumerate();
+    (0..=segment.changes().len()).map(|there| changes().map(fate(there)).collect()).collect()
+}
+
+fn read_only(volume: &TestVolume, state: &State<'_>) -> Result<Found, String> {
+    let file = volume.open_read_only(&Arc::new(state.content.snapshot()));
+    file.map(|file| look(&file)).map_err(|error| error.to_string())
+}
+
+/// Opens for writing, which recovers, reads, closes.
+fn recover(
+    volume: &TestVolume,
+    backing: &Arc<impl BackingFile + 'static>,
+) -> Result<Found, String> {
+    let file = volume.open(backing).map_err(|error| format!("does not open: {error}"))?;
+    let found = look(&file);
+    close(&file);
+    Ok(found)
+}
+
+fn judge(state: &State<'_>, found: &Result<Found, String>) -> Result<(), String> {
+    state.allowed.judge(found.as_ref().map_err(String::clone)?)
+}
+
+fn tears_header(segment: &Segment, fates: &[Fate]) -> bool {
+    segment.changes().iter().zip(fates).any(|(change, fate)| {
+        matches!((change, fate), (Change::Page { page: 0, .. }, Fate::Torn(_)))
+    })
+}
+
+/// A crash as it is printed: each change with what became of it.
+fn describe(number: usize, segment: &Segment, fates: &[Fate]) -> String {
+    let name = |change: &Change| match change {
+        Change::Page { page, image } if image.len() < 4096 => format!("page{page}:{}", image.len()),
+        Change::Page { page, .. } => format!("page{page}"),
+        Change::SetSize { size } => format!("size{size}"),
+        Change::Grow { size, .. } => format!("grow{size}"),
+        Change::Punch { offset, len } => format!("punch{offset}:{len}"),
+    };
+    let changes = segment.changes().iter().zip(fates);
+    let changes: Vec<_> =
+        changes.map(|(change, fate)| format!("{}{}", name(change), text(&[*fate]))).collect();
+    format!("after sync {number}: {}", changes.join(" "))
+}
+
+fn fingerprint(file: &MemoryFile) -> u64 {
+    let mut bytes = vec![0; file.size().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    hasher.finish()
+}

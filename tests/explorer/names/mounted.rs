@@ -1,0 +1,118 @@
+//! A file system over a backing directory, without a kernel, by paths.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ssefs::crypto::Secret;
+use ssefs::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId};
+use ssefs::fs::{FileSystem, FsError, FsOptions, Handle, NodeId};
+use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
+use ssefs::store::tree::DiskTree;
+use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
+
+use super::super::model::Found;
+
+/// A mounted volume, but for the mount.
+pub struct Mounted {
+    pub fs: FileSystem,
+    volume: Arc<Volume>,
+}
+
+impl Mounted {
+    /// Mounts the volume in `root`, which is made if there is none.
+    pub fn new(root: &Path) -> Self {
+        let tree = Arc::new(DiskTree::open(root).unwrap());
+        let directory = VolumeDirectory::claim(Arc::clone(&tree), "a test").unwrap();
+        let existing = directory.descriptor().unwrap();
+        let volume_id = existing.as_ref().map_or_else(VolumeId::random, |there| there.volume_id);
+        let provider = SuppliedProvider::new(Secret::copy_from(&[7; 32]), volume_id);
+        let cache = DekCache::new(64, Duration::from_secs(60));
+        let keyring = Keyring::new(vec![Box::new(provider)], Mode::Supplied, cache);
+        let access = Access::own(&PathBuf::new);
+        let binding = Binding { volume: volume_id, file: FileId::VOLUME };
+        let (descriptor, volume_key) = match existing {
+            Some(descriptor) => {
+                let envelope = &descriptor.key_slots[0].envelope;
+                let key = keyring.dek(envelope, binding, &access).unwrap();
+                (descriptor, key)
+            }
+            None => {
+                let made = keyring.generate(binding, &access).unwrap();
+                let slot = KeySlot { envelope: made.envelope, supplied: None };
+                let descriptor = Descriptor {
+                    format_version: FORMAT_VERSION,
+                    volume_id,
+                    created: 0,
+                    key_slots: vec![slot],
+                };
+                directory.create(&descriptor, &made.dek).unwrap();
+                (descriptor, made.dek)
+            }
+        };
+        let volume =
+            directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
+        let options =
+            FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
+        let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
+        Self { fs, volume }
+    }
+
+    /// Unmounts cleanly.
+    pub fn unmount(self) {
+        self.fs.shut_down();
+        self.volume.end_epoch().unwrap();
+    }
+
+    /// The object at `path` below the root.
+    pub fn node(&self, path: &str) -> Result<NodeId, FsError> {
+        let names = path.split('/').filter(|name| !name.is_empty());
+        let mut node = NodeId::ROOT;
+        for name in names {
+            node = self.fs.lookup(CALLER, node, OsStr::new(name))?.node;
+        }
+        Ok(node)
+    }
+
+    /// The directory that `path` lies in, and its name there.
+    pub fn parent<'p>(&self, path: &'p str) -> Result<(NodeId, &'p OsStr), FsError> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.node(directory)?, OsStr::new(name)))
+    }
+
+    /// A handle for reading and writing.
+    pub fn open(&self, path: &str) -> Result<Handle, FsError> {
+        Ok(self.fs.open(CALLER, self.node(path)?, libc::O_RDWR)?.handle)
+    }
+
+    pub fn close(&self, handle: Handle) {
+        self.fs.flush(handle).unwrap();
+        self.fs.release(handle).unwrap();
+    }
+
+    /// The attribute that is set by [`super::player::Act::SetAttribute`].
+    pub fn attribute(&self, path: &str) -> Option<Vec<u8>> {
+        let node = self.node(path).ok()?;
+        self.fs.xattr(CALLER, node, OsStr::new(ATTRIBUTE)).ok()
+    }
+
+    /// Everything that can be read of a file.
+    pub fn look(&self, path: &str) -> Result<Found, String> {
+        let text = |error: FsError| format!("does not open: {error}");
+        let node = self.node(path).map_err(text)?;
+        let handle = self.fs.open(CALLER, node, libc::O_RDONLY).map_err(text)?.handle;
+        let size = self.fs.attributes(node, Some(handle)).map_err(text)?.size;
+        let block = |at: u64| {
+            let mut bytes = vec![0xee; (size - at).min(4096) as usize];
+            let read = self.fs.read(handle, at, &mut bytes).map_err(|error| error.to_string())?;
+            if read < bytes.len() { Err(format!("{read} bytes read")) } else { Ok(bytes) }
+        };
+        let blocks = (0..size).step_by(4096).map(block).collect();
+        self.fs.release(handle).map_err(text)?;
+        Ok(Found { size, blocks, envelope: None })
+    }
+}
+
+pub const ATTRIBUTE: &str = "user.explorer";
+pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };

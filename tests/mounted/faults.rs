@@ -1,0 +1,148 @@
+//! System calls of the daemon fail, by `strace -e inject`: the errno reaches the caller, old
+//! content is intact, and a sync that has failed is told to every handle. Full disks are in
+//! `bad_input`, and every call of the volume in `tests/volume/every_fault.rs`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::Errno;
+
+use crate::harness::{Mount, Setup, assert_errno, assert_same, needs_program, needs_root, pattern};
+
+crate::matrix! { Setup::new().option("ttl=0").mount_only("a plain directory has no daemon") =>
+    a_failed_sync_is_told_to_every_handle,
+    a_failed_write_reaches_the_caller,
+    interrupted_calls_are_made_again,
+    a_failed_cut_reaches_the_caller,
+}
+
+/// `strace` on the daemon, until it is dropped.
+struct Injection(Child);
+
+impl Injection {
+    /// `None` where it cannot be done, with the reason printed.
+    fn start(m: &Mount, calls: &str, what: &str) -> Option<Self> {
+        if !needs_program("strace") || !needs_root() {
+            return None;
+        }
+        let mut strace = Command::new("strace")
+            .args(["-f", "-q", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:{what}"), "-p"])
+            .arg(m.daemon_pid().unwrap().to_string())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Attached once it has something to say: without -q it says that it is; each of the
+        // daemon's threads is stopped for that, so a request is answered only afterwards.
+        let pid = m.daemon_pid().unwrap();
+        let traced = || {
+            let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            tasks.all(|task| {
+                let status = fs::read_to_string(task.unwrap().path().join("status"));
+                status.is_ok_and(|status| !status.contains("TracerPid:\t0"))
+            })
+        };
+        assert!(crate::harness::wait_for(std::time::Duration::from_secs(10), traced), "no strace");
+        let output = BufReader::new(strace.stderr.take().unwrap());
+        std::thread::spawn(move || output.lines().for_each(drop));
+        Some(Self(strace))
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        // SIGTERM detaches.
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+fn a_failed_sync_is_told_to_every_handle(m: &mut Mount) {
+    let old = pattern(1, 20_000);
+    fs::write(m.path("f"), &old).unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(m.path("f")).unwrap();
+    let (one, other) = (open(), open());
+    one.sync_all().unwrap();
+    one.write_all_at(b"new", 5000).unwrap();
+    let Some(injection) = Injection::start(m, "fdatasync,fsync", "error=EIO") else { return };
+    assert_errno(one.sync_data(), Errno::IO);
+    drop(injection);
+    for _ in 0..2 {
+        assert_errno(other.sync_data(), Errno::IO);
+        assert_errno(one.sync_all(), Errno::IO);
+    }
+    // Closing may say so, too; opened anew it is the old block or the new one.
+    let _ = (crate::harness::sys::close(one), crate::harness::sys::close(other));
+    let mut new = old.clone();
+    new[5000..5003].copy_from_slice(b"new");
+    let now = fs::read(m.path("f")).unwrap();
+    assert!(now == old || now == new);
+    let again = open();
+    again.write_all_at(b"newer", 5000).unwrap();
+    again.sync_all().unwrap();
+    drop(again);
+    new[5000..5005].copy_from_slice(b"newer");
+    m.remount();
+    assert_same(&fs::read(m.path("f")).unwrap(), &new, "after a remount");
+}
+
+fn a_failed_write_reaches_the_caller(m: &mut Mount) {
+    let old = pattern(1, 100_000);
+    fs::write(m.path("f"), &old).unwrap();
+    m.remount();
+    let synced = OpenOptions::new()
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::SYNC.bits().cast_signed())
+        .open(m.path("f"))
+        .unwrap();
+    for errno in [("ENOSPC", Errno::NOSPC), ("EIO", Errno::IO), ("EDQUOT", Errno::DQUOT)] {
+        let what = format!("error={}", errno.0);
+        let calls = "pwrite64,pwritev,pwritev2";
+        let Some(injection) = Injection::start(m, calls, &what) else { return };
+        assert_errno(synced.write_all_at(&pattern(2, 9000), 50_000), errno.1);
+        assert_same(&fs::read(m.path("f")).unwrap()[..50_000], &old[..50_000], "while it lasts");
+        drop(injection);
+    }
+    drop(synced);
+    let now = fs::read(m.path("f")).unwrap();
+    let mut new = old.clone();
+    new[50_000..59_000].copy_from_slice(&pattern(2, 9000));
+    for (at, block) in now.chunks(4096).enumerate() {
+        let range = at * 4096..at * 4096 + block.len();
+        assert!(*block == old[range.clone()] || *block == new[range], "block {at}");
+    }
+    fs::write(m.path("f"), &new).unwrap();
+    m.remount();
+    assert_same(&fs::read(m.path("f")).unwrap(), &new, "after a remount");
+}
+
+fn interrupted_calls_are_made_again(m: &mut Mount) {
+    let calls = "pread64,pwrite64,pwritev,pwritev2";
+    let Some(injection) = Injection::start(m, calls, "error=EINTR:when=1+2") else { return };
+    let data = pattern(1, 300_000);
+    fs::write(m.path("f"), &data).unwrap();
+    File::open(m.path("f")).unwrap().sync_all().unwrap();
+    drop(injection);
+    m.remount();
+    let Some(injection) = Injection::start(m, calls, "error=EINTR:when=1+2") else { return };
+    assert_same(&fs::read(m.path("f")).unwrap(), &data, "read with interruptions");
+    drop(injection);
+}
+
+fn a_failed_cut_reaches_the_caller(m: &mut Mount) {
+    let old = pattern(1, 100_000);
+    fs::write(m.path("f"), &old).unwrap();
+    m.remount();
+    let file = OpenOptions::new().read(true).write(true).open(m.path("f")).unwrap();
+    let Some(injection) = Injection::start(m, "ftruncate", "error=EIO") else { return };
+    assert_errno(file.set_len(50_000), Errno::IO);
+    drop(injection);
+    drop(file);
+    m.remount();
+    let now = fs::read(m.path("f")).unwrap();
+    assert!(now.len() == 50_000 || now.len() == 100_000, "{}", now.len());
+    assert_same(&now, &old[..now.len()], "the old content, or the beginning of it");
+}
