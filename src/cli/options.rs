@@ -326,8 +326,8 @@ const MOUNT_8: [&str; 20] = [
     "user_id", "users",
 ];
 
-const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, acl, \
-                     noacl, durability=, writeback=, ttl=, threads=, transport=, \
+const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
+                     acl, noacl, durability=, writeback=, ttl=, threads=, transport=, \
                      cache_entries=, cache_ttl=, rotation_days=, key_check=, key_id=, \
                      bucket_key, bucket_key_ttl=, \
                      bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
@@ -363,8 +363,8 @@ mod tests {
     fn every_value_arrives() {
         let options = parse(
             "ro,allow_other,acl,writeback=off,ttl=5,threads=3,transport=uring,cache_entries=7,\
-             cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,key_file=/f,log_file=/l,log=debug,\
-             fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
+             cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,key_file=/f,log_file=/l,\
+             log=debug,fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
         )
         .unwrap();
         assert!(options.read_only && options.allow_other && options.acl && options.nonempty);

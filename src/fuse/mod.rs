@@ -1,5 +1,6 @@
 //! From the kernel's FUSE protocol to [`crate::fs::FileSystem`]: `classic` serves `/dev/fuse`,
-//! `ring` serves FUSE over io_uring, `session` mounts, runs and unmounts. Holds no logic of a file system and no cryptography.
+//! `ring` serves FUSE over io_uring, `session` mounts, runs and unmounts. Holds no logic of a file
+//! system and no cryptography.
 
 mod attach;
 mod classic;

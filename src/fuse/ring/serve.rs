@@ -132,6 +132,31 @@ impl Service {
                 let flags = file_flags(opened).bits();
                 Answer::Created { entry, handle: opened.handle, flags }
             }
+            Operation::Statfs => Answer::Statistics(fs.statistics(node)?),
+            Operation::Opendir => {
+                let opened = fs.open_directory(caller, node)?;
+                let flags = directory_flags(opened).bits();
+                Answer::Opened { handle: opened.handle, flags }
+            }
+            Operation::Setxattr { name, value, flags } => {
+                done(fs.set_xattr(caller, node, name, value, flags.cast_signed()))?
+            }
+            Operation::Getxattr { name, size } => sized(fs.xattr(caller, node, name)?, size),
+            Operation::Listxattr { size } => sized(fs.xattr_names(node)?, size),
+            Operation::Removexattr { name } => done(fs.remove_xattr(caller, node, name))?,
+            _ => return self.answer_open(node, operation, room),
+        })
+    }
+
+    /// Answers what concerns a file or directory that is open, and what is not served.
+    fn answer_open(
+        &self,
+        node: NodeId,
+        operation: &Operation<'_>,
+        room: &mut [u8],
+    ) -> Result<Answer, FsError> {
+        let fs = &self.fs;
+        Ok(match *operation {
             Operation::Read(ref place) => {
                 let len = (place.size as usize).min(room.len());
                 Answer::InPlace(fs.read(Handle(place.handle), place.offset, &mut room[..len])?)
@@ -141,7 +166,6 @@ impl Service {
                 fs.write(Handle(place.handle), place.offset, data, kill)?;
                 Answer::Size(place.size)
             }
-            Operation::Statfs => Answer::Statistics(fs.statistics(node)?),
             Operation::Release { handle } => done(fs.release(handle))?,
             Operation::Flush { handle } => done(fs.flush(handle))?,
             Operation::Fsync(ref asked) => {
@@ -150,11 +174,6 @@ impl Service {
             Operation::Fsyncdir(ref asked) => {
                 let data_only = asked.flags & FSYNC_DATA_ONLY != 0;
                 done(fs.sync_directory(Handle(asked.handle), data_only))?
-            }
-            Operation::Opendir => {
-                let opened = fs.open_directory(caller, node)?;
-                let flags = directory_flags(opened).bits();
-                Answer::Opened { handle: opened.handle, flags }
             }
             Operation::Readdir { ref place, with_attributes } => {
                 let len = (place.size as usize).min(room.len());
@@ -165,12 +184,6 @@ impl Service {
                 Answer::InPlace(listing.used)
             }
             Operation::Releasedir { handle } => done(fs.release_directory(handle))?,
-            Operation::Setxattr { name, value, flags } => {
-                done(fs.set_xattr(caller, node, name, value, flags.cast_signed()))?
-            }
-            Operation::Getxattr { name, size } => sized(fs.xattr(caller, node, name)?, size),
-            Operation::Listxattr { size } => sized(fs.xattr_names(node)?, size),
-            Operation::Removexattr { name } => done(fs.remove_xattr(caller, node, name))?,
             Operation::Fallocate(ref asked) => {
                 let mode = asked.mode.cast_signed();
                 done(fs.allocate(Handle(asked.handle), asked.offset, asked.len, mode))?
@@ -184,7 +197,7 @@ impl Service {
             }
             Operation::CopyFileRange(_) => Answer::Refused(libc::EINVAL),
             Operation::Ioctl => Answer::Refused(libc::ENOTTY),
-            Operation::Unknown => Answer::Refused(libc::ENOSYS),
+            _ => Answer::Refused(libc::ENOSYS),
         })
     }
 
