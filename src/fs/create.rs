@@ -147,6 +147,7 @@ impl FileSystem {
         stat: &Stat,
         mode: OpenMode,
     ) -> Result<Opened, FsError> {
+        self.resized.made(ObjectId::of(stat));
         let used = self.open.claim(node, ObjectId::of(stat));
         let caller = site.caller;
         {

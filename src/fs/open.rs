@@ -43,7 +43,7 @@ impl FileSystem {
         let purpose = if mode.writable || mode.truncate { Purpose::Write } else { Purpose::Read };
         let before = self.nodes.stamp(node);
         let used = self.open_inode(caller, node, purpose, None)?;
-        if self.resized.is_untold(used.inode().object()) {
+        if !self.resized.may_open(used.inode().object()) {
             // The kernel answers by looking the name up anew, and then opens it again.
             return Err(FsError::Stale { node });
         }

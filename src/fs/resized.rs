@@ -20,12 +20,22 @@ pub struct Resized {
 
 struct Resize {
     generation: u64,
-    /// Whether the kernel has looked the file up since.
-    told: bool,
+    stage: Stage,
     /// The size of the backing file for which the file has `size`: where it may not be written
     /// it stays too long.
     backing_size: u64,
     size: u64,
+}
+
+/// How far the kernel has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It has the size wrong.
+    Untold,
+    /// It has looked the file up since. It may forget the node that it knew, and look the file
+    /// up once more, before it opens the file.
+    Told,
+    Opened,
 }
 
 impl Resized {
@@ -36,7 +46,7 @@ impl Resized {
         let known = before.is_some_and(|b| (b.backing_size, b.size) == (backing_size, size));
         if !known {
             let generation = before.map_or(0, |before| before.generation) + 1;
-            files.insert(object, Resize { generation, told: false, backing_size, size });
+            files.insert(object, Resize { generation, stage: Stage::Untold, backing_size, size });
             self.any.store(true, Ordering::Release);
         }
     }
@@ -44,7 +54,9 @@ impl Resized {
     /// The generation of the file's node, for the answer to a look-up.
     pub fn tell(&self, object: ObjectId) -> u64 {
         self.with(object, |resize| {
-            resize.told = true;
+            if resize.stage == Stage::Untold {
+                resize.stage = Stage::Told;
+            }
             resize.generation
         })
         .unwrap_or(0)
@@ -62,13 +74,29 @@ impl Resized {
         self.with(object, size).flatten()
     }
 
-    /// Whether the kernel has the size of the file wrong.
-    pub fn is_untold(&self, object: ObjectId) -> bool {
-        self.with(object, |resize| !resize.told).unwrap_or(false)
+    /// The kernel wants to open the file. False while it has the size wrong.
+    pub fn may_open(&self, object: ObjectId) -> bool {
+        let open = |resize: &mut Resize| {
+            if resize.stage == Stage::Told {
+                resize.stage = Stage::Opened;
+            }
+            resize.stage == Stage::Opened
+        };
+        self.with(object, open).unwrap_or(true)
     }
 
-    /// The kernel does not know the file any more.
+    /// The kernel does not know the node any more.
     pub fn forget(&self, object: ObjectId) {
+        if self.any.load(Ordering::Acquire) {
+            let mut files = lock(&self.files);
+            if files.get(&object).is_some_and(|resize| resize.stage == Stage::Opened) {
+                files.remove(&object);
+            }
+        }
+    }
+
+    /// The file is a new one, whatever had its number before.
+    pub fn made(&self, object: ObjectId) {
         if self.any.load(Ordering::Acquire) {
             lock(&self.files).remove(&object);
         }
@@ -89,18 +117,33 @@ mod tests {
     #[test]
     fn a_file_is_of_another_generation_after_each_change() {
         let (resized, file) = (Resized::default(), ObjectId { dev: 1, ino: 7 });
-        assert_eq!((resized.tell(file), resized.is_untold(file)), (0, false));
+        assert_eq!((resized.tell(file), resized.may_open(file)), (0, true));
         resized.note(file, 9000, 3000);
-        assert_eq!((resized.generation(file), resized.is_untold(file)), (1, true));
-        assert_eq!((resized.tell(file), resized.is_untold(file)), (1, false));
+        assert_eq!((resized.generation(file), resized.may_open(file)), (1, false));
+        assert_eq!((resized.tell(file), resized.may_open(file)), (1, true));
         resized.note(file, 9000, 3000);
-        assert_eq!((resized.generation(file), resized.is_untold(file)), (1, false));
+        assert_eq!((resized.generation(file), resized.may_open(file)), (1, true));
         resized.note(file, 8000, 2000);
-        assert_eq!((resized.generation(file), resized.is_untold(file)), (2, true));
+        assert_eq!((resized.generation(file), resized.may_open(file)), (2, false));
         assert_eq!(resized.size(file, 8000), Some(2000));
         assert_eq!(resized.size(file, 6096), None, "it has changed since");
         assert_eq!(resized.generation(ObjectId { dev: 1, ino: 8 }), 0);
+        resized.made(file);
+        assert_eq!((resized.generation(file), resized.may_open(file)), (0, true));
+    }
+
+    /// The kernel drops the node that it has the wrong size of, perhaps before it has the new one.
+    #[test]
+    fn a_node_that_is_forgotten_before_the_file_is_opened_does_not_begin_anew() {
+        let (resized, file) = (Resized::default(), ObjectId { dev: 1, ino: 7 });
+        resized.note(file, 9000, 3000);
         resized.forget(file);
-        assert_eq!((resized.generation(file), resized.is_untold(file)), (0, false));
+        assert_eq!(resized.tell(file), 1);
+        resized.forget(file);
+        assert_eq!(resized.tell(file), 1);
+        resized.note(file, 9000, 3000);
+        assert!(resized.may_open(file), "it has been refused once");
+        resized.forget(file);
+        assert_eq!(resized.generation(file), 0);
     }
 }

@@ -191,7 +191,7 @@ fn truncations_are_all_or_nothing(m: &mut Mount) {
 }
 
 fn renames_are_all_or_nothing(m: &mut Mount) {
-    let versions: Vec<Vec<u8>> = (0..2).map(|seed| pattern(seed, 30_000)).collect();
+    let versions = [0, 1].map(|seed| pattern(seed, 30_000));
     fs::write(m.path("f"), &versions[0]).unwrap();
     for &moment in MOMENTS {
         let root = m.mnt().to_path_buf();
@@ -209,7 +209,14 @@ fn renames_are_all_or_nothing(m: &mut Mount) {
             }
         });
         let back = fs::read(m.path("f")).unwrap();
-        assert!(versions.contains(&back), "f is neither version, killed after {moment} ms");
+        let places = versions.each_ref().map(|version| {
+            version.iter().zip(&back).position(|(a, b)| a != b).unwrap_or(back.len())
+        });
+        assert!(
+            versions.contains(&back),
+            "f has {} bytes and differs from the versions at {places:?}, killed after {moment} ms",
+            back.len()
+        );
         every_file_opens(m);
     }
 }
