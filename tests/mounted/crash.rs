@@ -150,7 +150,17 @@ fn appends_are_a_prefix(m: &mut Mount) {
         });
         for worker in 0..2 {
             let Ok(back) = fs::read(m.path(format!("{moment}-{worker}"))) else { continue };
-            assert_same(&back, &whole[..back.len()], &format!("appended, {moment} ms"));
+            let mut expected = whole[..back.len()].to_vec();
+            if m.has_option("writeback=on") {
+                // The kernel sends several pieces at once: one may be there before another that
+                // lies in front of it.
+                for (block, back) in expected.chunks_mut(4096).zip(back.chunks(4096)) {
+                    if back.iter().all(|byte| *byte == 0) {
+                        block.fill(0);
+                    }
+                }
+            }
+            assert_same(&back, &expected, &format!("appended, {moment} ms"));
         }
         every_file_opens(m);
     }
@@ -192,8 +202,9 @@ fn truncations_are_all_or_nothing(m: &mut Mount) {
 
 fn renames_are_all_or_nothing(m: &mut Mount) {
     let versions = [0, 1].map(|seed| pattern(seed, 30_000));
-    fs::write(m.path("f"), &versions[0]).unwrap();
     for &moment in MOMENTS {
+        // Anew: whether a file opens is tried by appending to it, and no rename may come in time.
+        fs::write(m.path("f"), &versions[0]).unwrap();
         let root = m.mnt().to_path_buf();
         crash_under(m, Duration::from_millis(moment), |worker, stop| {
             while !stop.load(Ordering::Acquire) {
