@@ -147,6 +147,6 @@ impl Drop for Gather {
 /// A file with this many bytes gathered commits them.
 const LARGEST_GROUP: u64 = 8 << 20;
 /// With this many in all files of a mount, whoever adds more commits its own.
-const LARGEST_TOTAL: u64 = 64 << 20;
+const LARGEST_TOTAL: u64 = 16 << 20;
 /// Buffers of one write; the kernel takes 1024.
 const LONGEST_RUN: usize = 256;
