@@ -116,7 +116,8 @@ fn line(bar: &ProgressBar, total: Total, files: &AtomicU64) -> String {
 }
 
 const FILES_BAR: &str = "{bar:40} {pos}/{len} files, {per_sec}, {eta} to go";
-const BYTES_BAR: &str = "{bar:40} {binary_bytes}/{binary_total_bytes}, {files} files, {binary_bytes_per_sec}, {eta} to go";
+const BYTES_BAR: &str = "{bar:40} {binary_bytes}/{binary_total_bytes}, {files} files, \
+                         {binary_bytes_per_sec}, {eta} to go";
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

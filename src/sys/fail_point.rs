@@ -2,7 +2,8 @@
 //!
 //! Only debug builds have them, and only a test arms one, by an environment variable:
 //! `SSEFS_FAIL_POINT=NAME` or `NAME:COUNT`, where the process dies at the count-th hit, or
-//! `panic:NAME:COUNT`, where the thread panics. In a release build a hit is nothing. `tests/tidy.rs` holds [`NAMES`] to the calls in the sources.
+//! `panic:NAME:COUNT`, where the thread panics. In a release build a hit is nothing.
+//! `tests/tidy.rs` holds [`NAMES`] to the calls in the sources.
 
 /// All fail points, so that tests can go over every one.
 pub const NAMES: &[&str] = &[

@@ -1,5 +1,5 @@
-//! Encrypted files of a volume: read, write, truncate, sync, recover, check. Knows nothing of FUSE and
-//! inodes.
+//! Encrypted files of a volume: read, write, truncate, sync, recover, check. Knows nothing of
+//! FUSE and inodes.
 //!
 //! A volume is found and locked through [`VolumeDirectory`], becomes a [`Volume`] with its keys,
 //! and opens backing files as [`EncryptedFile`]s.
@@ -28,7 +28,7 @@ mod withdrawal;
 mod write;
 
 pub use check::{
-    CheckScope, FileReport, Finding, Findings, Helpers, Problem, Salvaged, Severity, Watcher,
+    CheckScope, FileReport, Finding, Findings, Problem, Salvaged, Severity, SpareThreads, Watcher,
 };
 pub use describe::{Description, describe};
 pub use directory::{DirectoryKind, RewrapLock, VolumeDirectory, VolumeUse};

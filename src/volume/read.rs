@@ -93,7 +93,7 @@ impl Content {
             let read = self.backing.read_at(scratch, start.0)?;
             let run = Run { bytes: &scratch[..read], start };
             let mut page = match leading {
-                Some(page) => PageRef::Shared(page),
+                Some(page) => page,
                 None => self.page_in_run(sealing, &run, first, end)?,
             };
             let mut out = out;
@@ -124,21 +124,21 @@ impl Content {
 
     /// The page with the entries of `first` and where to start reading: at that page if it is
     /// near and not cached, so that one read fetches both.
-    fn leading_page(
+    fn leading_page<'a>(
         &self,
-        sealing: &Sealing,
+        sealing: &'a Sealing,
         first: BlockIndex,
-    ) -> Result<(Option<Arc<Page>>, CipherOffset), VolumeError> {
+    ) -> Result<(Option<PageRef<'a>>, CipherOffset), VolumeError> {
         let (index, _) = entry_place(first);
         let start = first.cipher_start();
         if index == PageIndex(0) {
-            return Ok((Some(Arc::new(*sealing.pages.first)), start));
+            return Ok((Some(PageRef::Borrowed(&sealing.pages.first)), start));
         }
         if let Some(page) = sealing.pages.tag_page(index) {
-            return Ok((Some(page), start));
+            return Ok((Some(PageRef::Shared(page)), start));
         }
         if start.0 - index.start().0 > NEAR {
-            return Ok((Some(self.entry_page(first)?), start));
+            return Ok((Some(PageRef::Shared(self.entry_page(first)?)), start));
         }
         Ok((None, index.start()))
     }

@@ -148,7 +148,13 @@ impl Content {
                 _ => group,
             };
             if next > group {
-                found.new_holes |= next.plain_start().0 > authenticated.0;
+                if !self.may_be_hole(group) && group.plain_start().0 < authenticated.0 {
+                    // Neither the entries nor the data of what the record tells of are there.
+                    found.cut_at = Standing::Lost.ends_file_at(group, floor);
+                    found.lost += u64::from(found.cut_at.is_none()) * (next.0 - group.0);
+                } else {
+                    found.new_holes |= next.plain_start().0 > authenticated.0;
+                }
                 group = next;
                 continue;
             }

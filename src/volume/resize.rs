@@ -6,8 +6,8 @@ use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::opens_as;
 use crate::format::{
-    BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainSize, StateFlags,
-    StateRecord, blocks_in, stored_len,
+    BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainSize,
+    StateFlags, StateRecord, blocks_in, entry_place, stored_len,
 };
 use crate::sys::fail_point;
 
@@ -174,7 +174,14 @@ impl Content {
         }
         self.put_header()?;
         if tail_partial {
-            self.reseal_tail(BlockIndex(old_blocks - 1), BLOCK_LEN as usize)?;
+            let tail = BlockIndex(old_blocks - 1);
+            let in_other_page = entry_place(tail).0 != PageIndex(0);
+            if tail >= self.durable.covered() && (self.durable.size().0 > 0 || in_other_page) {
+                // What is written over in place must not come before its announcement. (Of a
+                // new file nothing is there without page 0, which brings both.)
+                self.order_now()?;
+            }
+            self.reseal_tail(tail, BLOCK_LEN as usize)?;
         }
         self.backing.set_size(Self::cipher_end(size).0)?;
         self.size = size;
@@ -244,6 +251,11 @@ impl Content {
         let flags = StateFlags { resizing: false, ..state.flags };
         let size = self.size.0;
         let durable_size = state.durable_size.min(size);
-        self.put_state(StateRecord { size, durable_size, flags, ..state })
+        self.put_state(StateRecord { size, durable_size, flags, ..state })?;
+        if state.flags.resizing {
+            // With the announcement still there a later change of size would be undone by halves.
+            self.durable.note_whole_in_flight();
+        }
+        Ok(())
     }
 }

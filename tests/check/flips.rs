@@ -94,8 +94,11 @@ fn a_flip_in_every_byte_of_headers_and_entries_is_found_without_data() {
     let files = Files::make();
     let session = files.bench.session(true);
     for (name, image) in &files.images {
-        let tag_page = (17 * 4096..18 * 4096).filter(|at| *at < image.len());
-        for at in (0..4096).chain(tag_page) {
+        // Every byte of each sort once; where another file has the same again, some.
+        let step = |whole: &str| if *name == whole { 1 } else { 29 };
+        let header = (0..4096).step_by(step("small"));
+        let tag_page = (17 * 4096..18 * 4096).step_by(step("large"));
+        for at in header.chain(tag_page.filter(|at| *at < image.len())) {
             found(&session, name, image, at, (at % 8) as u8, true);
         }
     }
@@ -106,7 +109,7 @@ fn flips_in_the_data_are_found() {
     let files = Files::make();
     let session = files.bench.session(true);
     for (name, image) in &files.images {
-        for at in (4096..image.len()).step_by(797).chain([4096, image.len() - 1]) {
+        for at in (4096..image.len()).step_by(1597).chain([4096, image.len() - 1]) {
             found(&session, name, image, at, (at % 8) as u8, false);
         }
     }
@@ -116,7 +119,8 @@ fn flips_in_the_data_are_found() {
 fn any_flip_is_found() {
     let files = Files::make();
     let session = files.bench.session(true);
-    proptest!(ProptestConfig::with_cases(600), |(file in 0..4usize, place in any::<u64>(), bit in 0..8u8)| {
+    let config = ProptestConfig::with_cases(300);
+    proptest!(config, |(file in 0..4usize, place in any::<u64>(), bit in 0..8u8)| {
         let (name, image) = &files.images[file];
         let at = (place % image.len() as u64) as usize;
         found(&session, name, image, at, bit, false);

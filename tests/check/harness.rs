@@ -18,7 +18,7 @@ use ssefs::store::BackingFile;
 use ssefs::store::disk::DiskFile;
 use ssefs::store::tree::DiskTree;
 use ssefs::volume::{
-    CheckScope, EncryptedFile, FileReport, Helpers, Volume, VolumeDirectory, VolumeError,
+    CheckScope, EncryptedFile, FileReport, SpareThreads, Volume, VolumeDirectory, VolumeError,
     VolumeUse, Watcher,
 };
 
@@ -236,8 +236,8 @@ impl Session {
         backing: impl BackingFile + 'static,
         headers_only: bool,
     ) -> Result<FileReport, VolumeError> {
-        let helpers = Helpers::new(0);
-        let scope = CheckScope { headers_only, helpers: &helpers, watcher: &Unwatched };
+        let spare_threads = SpareThreads::new(0);
+        let scope = CheckScope { headers_only, spare_threads: &spare_threads, watcher: &Unwatched };
         let access = Access::check(&PathBuf::new);
         self.volume.check_file(Arc::new(backing), &scope, &access)
     }

@@ -155,8 +155,10 @@ fn a_part_of_the_volume_is_repaired_and_the_epochs_stay() {
     assert_eq!(bench.report(&[], 0)["ok"], 2);
 }
 
+type Operation = fn(&EncryptedFile) -> Result<(), VolumeError>;
+
 /// Operations that take several writes.
-const OPERATIONS: &[(&str, fn(&EncryptedFile) -> Result<(), VolumeError>)] = &[
+const OPERATIONS: &[(&str, Operation)] = &[
     ("cut within a block", |file| file.set_size(20 * 4096 - 7)),
     ("cut at a block's edge", |file| file.set_size(20 * 4096)),
     ("grow from within a block", |file| file.set_size(60 * 4096)),

@@ -207,4 +207,17 @@ fn a_cut_within_a_block_that_was_lost_leaves_what_is_before_it() {
 fn a_growth_over_several_blocks_is_there_or_not() {
     insist_on("recovered append-blocks grow-far punch-block");
     insist_on("holes append-blocks allocate");
+    insist_on("edge append-blocks allocate");
+    insist_on("holes append-far allocate");
+}
+
+#[test]
+fn a_lost_append_whose_group_is_sparse_is_cut_off() {
+    insist_on("edge cut-aligned append-blocks sync-reopen");
+}
+
+#[test]
+fn a_cut_waits_for_the_end_of_one_that_was_announced() {
+    insist_on("edge cut-inside cut-aligned");
+    insist_on("blocks grow-far cut-aligned");
 }

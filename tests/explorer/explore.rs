@@ -13,8 +13,9 @@ use std::sync::Arc;
 use ssefs::store::BackingFile;
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::recorder::{Change, DroppedSyncs, Fate, RecordedFile, Segment};
-use ssefs::volume::Durability;
+use ssefs::volume::{Durability, Severity};
 
+use super::checker;
 use super::harness::TestVolume;
 use super::model::{Allowed, Found, Promise};
 use super::play::{Played, close, look, play};
@@ -176,11 +177,13 @@ impl Exploration<'_> {
             findings.push(self.finding(state, format!("{when}: {what}")));
         };
         volume.crash_and_look();
-        let shown: Vec<_> = states.iter().map(|state| read_only(volume, state)).collect();
+        let looked =
+            |state: &State<'_>| (read_only(volume, state), checker::ask(volume, &state.content));
+        let looked: Vec<_> = states.iter().map(looked).collect();
 
         volume.crash();
         let mut recovered = Vec::new();
-        for (state, shown) in states.iter().zip(shown) {
+        for (state, (shown, checked)) in states.iter().zip(looked) {
             let backing = Arc::new(state.content.snapshot());
             let found = recover(volume, &backing);
             if found.is_err() && state.has_torn_header && state.allowed.promises_nothing() {
@@ -192,12 +195,21 @@ impl Exploration<'_> {
             } else if let Err(what) = shown.and_then(|shown| state.allowed.judge_reader(&shown)) {
                 found_wrong(state, "read-only", what);
             } else {
+                let size = found.as_ref().map_or(0, |found| found.size);
+                if let Err(what) = checker::agrees(checked, size, Severity::Recoverable) {
+                    found_wrong(state, "checked", what);
+                }
                 recovered.push((state, backing, found));
             }
         }
 
         volume.remount();
         for (state, backing, before) in recovered {
+            let size = before.as_ref().map_or(0, |before| before.size);
+            let checked = checker::ask(volume, &backing);
+            if let Err(what) = checker::agrees(checked, size, Severity::Note) {
+                found_wrong(state, "checked after recovery", what);
+            }
             let after = volume.open(&backing).map(|file| look(&file));
             match after.map_err(|error| error.to_string()) {
                 Ok(after) if Some(&after) == before.as_ref().ok() => {}

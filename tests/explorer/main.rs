@@ -2,6 +2,7 @@
 //! recovery and compared with a model. `tests/README.md` tells how to let it run longer and how
 //! to run one sequence again.
 
+mod checker;
 mod contents;
 mod explore;
 #[path = "../volume/harness.rs"]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ssefs::sys::fail_point::NAMES;
 
-use crate::harness::{Mount, Random, Setup, skip};
+use crate::harness::{Mount, Random, Setup, has_fail_points, skip};
 use lanes::{Changes, Database, Fio, Saves, Untar};
 
 /// A program that writes into its own directory, and knows what must outlive the daemon.
@@ -42,7 +42,7 @@ fn at_random() {
 /// But for those that only another command passes; `rewrap::kills` has them.
 #[test]
 fn at_every_fail_point() {
-    if !cfg!(debug_assertions) || std::env::var_os("SSEFS_TEST_BIN").is_some() {
+    if !has_fail_points() {
         return skip("only a debug build has fail points");
     }
     let Some(mut bench) = Bench::start() else { return };

@@ -67,27 +67,45 @@ pub struct Site {
 
 /// Cuts the power under a workload as often as is asked for; nothing may be lost.
 pub fn cut_under<W: Workload>(kind: Kind) {
+    let Some(tally) = tally_under::<W>(kind, "durability=power", cuts()) else { return };
+    println!("\n{tally}\n{}", tally.notes());
+    assert!(tally.is_clean(), "{tally}\n{}", tally.notes());
+}
+
+/// The same without the promise: then something is lost, or the cuts prove nothing.
+pub fn lose_under<W: Workload>(kind: Kind) {
+    let Some(tally) = tally_under::<W>(kind, "durability=process", DEFAULT_CUTS) else { return };
+    assert!(!tally.is_clean(), "{tally}");
+}
+
+/// What the cuts cost with a mount option; `None`, with a printed reason, where there can be
+/// none.
+fn tally_under<W: Workload>(kind: Kind, option: &str, cuts: u64) -> Option<Tally> {
     if let Some(reason) = kind.impossible() {
-        return skip(&reason);
+        skip(&reason);
+        return None;
     }
     let setup = Setup::new().for_all_users().mount_only("it is about what ssefs promises");
-    let Some(mut mount) = setup.start() else { return };
+    let mut mount = setup.start()?;
     mount.unmount();
     let lower = match Lower::make(kind, mount.backing().to_path_buf()) {
         Ok(lower) => lower,
-        Err(reason) => return skip(&reason),
+        Err(reason) => {
+            skip(&reason);
+            return None;
+        }
     };
-    mount.mount();
+    mount.mount_with(&[option]);
     fs::set_permissions(mount.mnt(), fs::Permissions::from_mode(0o777)).unwrap();
 
     let site = Site { directory: mount.path("work"), scratch: mount.scratch().to_path_buf() };
     fs::create_dir(&site.directory).unwrap();
-    let Some(mut workload) = W::prepare(&site) else { return };
+    let mut workload = W::prepare(&site)?;
     sync_directory(&site.directory).unwrap();
     sync_directory(mount.mnt()).unwrap();
     let mut random = Random::new(seed());
     let mut tally = Tally::new(test_name());
-    while tally.cuts < cuts() {
+    while tally.cuts < cuts {
         workload.begin();
         let early = cut(&mut mount, &lower, &workload, &mut random);
         workload.end();
@@ -96,16 +114,16 @@ pub fn cut_under<W: Workload>(kind: Kind) {
         lower.start_again();
         // Without the kernel's cache every write reaches the daemon at once.
         let writeback = if random.below(2) == 0 { "writeback=on" } else { "writeback=off" };
-        mount.mount_with(&[writeback]);
+        mount.mount_with(&[writeback, option]);
         tally.cuts += 1;
         early.into_iter().for_each(|error| tally.wrong(format_args!("before the cut: {error}")));
         workload.verify(&mut tally);
         read_everything(mount.mnt(), &mut tally);
     }
     workload.finish(&mut tally);
-    println!("\n{tally}\n{}", tally.notes());
-    assert!(tally.is_clean(), "{tally}\n{}", tally.notes());
+    drop(workload);
     mount.finish();
+    Some(tally)
 }
 
 /// Lets the programs work for a while, then takes the power away. Returns how programs failed

@@ -45,3 +45,9 @@ on_each_file_system! {
     sqlite_rollback => crate::workloads::sqlite::Rollback,
     postgres => crate::workloads::postgres::Postgres,
 }
+
+/// A document that is replaced by a file that nobody has synced is torn then.
+#[test]
+fn without_the_promise_data_is_lost() {
+    crate::cut::lose_under::<crate::workloads::saves::Saves>(crate::lower::Kind::Ext4);
+}

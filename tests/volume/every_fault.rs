@@ -222,7 +222,7 @@ fn fail_nth(scenario: &Scenario, models: &Models, way: Way, nth: u64) -> bool {
     }
     drop(file);
     // The daemon dies, or the file is only closed; in both cases it can be used again.
-    if nth % 2 == 0 {
+    if nth.is_multiple_of(2) {
         volume.crash();
     }
     let file = volume.open(&backing).unwrap_or_else(|error| panic!("{what}: {error:?}"));

@@ -35,7 +35,7 @@ use crate::format::METADATA_DIR;
 use crate::keys::{KeyError, Keystore};
 use crate::store::tree::DiskTree;
 use crate::sys::process;
-use crate::volume::{Helpers, Volume, VolumeDirectory, VolumeError, VolumeUse};
+use crate::volume::{SpareThreads, Volume, VolumeDirectory, VolumeError, VolumeUse};
 
 /// The command.
 pub fn run(args: &CheckArgs, keystore: Option<PathBuf>) -> Outcome {
@@ -156,7 +156,7 @@ impl Check<'_> {
         let total = self.total();
         let progress = Progress::start(total, self.args.quiet);
         let jobs = crew::jobs(self.args.jobs);
-        let helpers = Helpers::new(jobs - 1);
+        let spare_threads = SpareThreads::new(jobs - 1);
         let checking = Checking {
             tree: &self.tree,
             volume,
@@ -164,7 +164,7 @@ impl Check<'_> {
             repair: self.args.repair,
             mounted,
             salvage: self.salvage.as_ref(),
-            helpers: &helpers,
+            spare_threads: &spare_threads,
             voice: Voice { progress: &progress, silent: self.args.json },
             stop: &self.stop,
             seen: Default::default(),

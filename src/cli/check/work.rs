@@ -21,7 +21,7 @@ use crate::store::BackingFile;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{DiskTree, OpenFlags, Stat};
 use crate::volume::{
-    CheckScope, FileReport, Helpers, Problem, Severity, Volume, VolumeError, Watcher,
+    CheckScope, FileReport, Problem, Severity, SpareThreads, Volume, VolumeError, Watcher,
 };
 
 /// The work on all files.
@@ -33,7 +33,7 @@ pub struct Checking<'a> {
     /// Whether a mount may write the files meanwhile.
     pub mounted: bool,
     pub salvage: Option<&'a SalvageDirectory>,
-    pub helpers: &'a Helpers,
+    pub spare_threads: &'a SpareThreads,
     pub voice: Voice<'a>,
     pub stop: &'a AtomicBool,
     /// Files of several names, by device and inode; all, where paths may overlap.
@@ -187,7 +187,11 @@ impl Checking<'_> {
     }
 
     fn scope(&self) -> CheckScope<'_> {
-        CheckScope { headers_only: self.headers_only, helpers: self.helpers, watcher: self }
+        CheckScope {
+            headers_only: self.headers_only,
+            spare_threads: self.spare_threads,
+            watcher: self,
+        }
     }
 
     fn open(&self, found: &Found) -> io::Result<File> {

@@ -43,10 +43,10 @@ pub(super) fn verify(
         interrupted: AtomicBool::new(false),
     };
     let chunks = groups.div_ceil(CHUNK_GROUPS);
-    let helpers = scope.helpers.take(usize::try_from(chunks / 2).unwrap_or(usize::MAX));
+    let spare_threads = scope.spare_threads.take(usize::try_from(chunks / 2).unwrap_or(usize::MAX));
     let mut verified = std::thread::scope(|threads| {
         let helping: Vec<_> =
-            (0..helpers.count()).map(|_| threads.spawn(|| work.chunks())).collect();
+            (0..spare_threads.count()).map(|_| threads.spawn(|| work.chunks())).collect();
         let mut verified = work.chunks();
         for helper in helping {
             match helper.join() {

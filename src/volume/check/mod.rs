@@ -6,17 +6,17 @@
 mod blocks;
 mod finding;
 mod header;
-mod helpers;
 mod overlay;
 mod rehearsal;
 mod repair;
 mod salvage;
+mod spare_threads;
 
 use std::sync::Arc;
 
 pub use finding::{Finding, Findings, Problem, Severity};
-pub use helpers::Helpers;
 pub use salvage::Salvaged;
+pub use spare_threads::SpareThreads;
 
 use super::content::FileKeys;
 use super::error::VolumeError;
@@ -32,7 +32,7 @@ pub struct CheckScope<'a> {
     /// No data is read: headers and pages of entries only.
     pub headers_only: bool,
     /// Further threads for large files.
-    pub helpers: &'a Helpers,
+    pub spare_threads: &'a SpareThreads,
     /// Who looks on.
     pub watcher: &'a dyn Watcher,
 }

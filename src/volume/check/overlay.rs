@@ -163,6 +163,8 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryFile;
 
+    type Change = dyn Fn(&dyn BackingFile) -> io::Result<()>;
+
     /// Both files hold the same, whichever way one looks.
     fn assert_same(overlay: &Overlay, model: &MemoryFile) {
         let size = model.size().unwrap();
@@ -186,7 +188,7 @@ mod tests {
         let before = base.snapshot();
         let base = Arc::new(base);
         let overlay = Overlay::new(Arc::clone(&base) as Arc<dyn BackingFile>, 30_000);
-        let changes: [&dyn Fn(&dyn BackingFile) -> io::Result<()>; 9] = [
+        let changes: [&Change; 9] = [
             &|file| file.write_at(&[IoSlice::new(&[1; 5000]), IoSlice::new(&[2; 3])], 4000),
             &|file| file.punch(10_000, 9000),
             &|file| file.set_size(12_345),

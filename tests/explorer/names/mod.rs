@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ssefs::store::recorder::{Change, Fate, Segment};
+use ssefs::volume::Durability;
 
 use self::disk::{Names, Object};
 use self::mounted::Mounted;
@@ -46,9 +47,15 @@ struct Crash<'a> {
 }
 
 /// Runs one script and all its crashes; what was broken.
-fn explore(acts: &[Act], each: usize, random: &mut Random, tally: &mut Tally) -> Vec<Finding> {
+fn explore(
+    acts: &[Act],
+    durability: Durability,
+    each: usize,
+    random: &mut Random,
+    tally: &mut Tally,
+) -> Vec<Finding> {
     let root = scratch();
-    let played = play(root.path(), acts);
+    let played = play(root.path(), acts, durability);
     tally.scripts += 1;
     let mut broken = Vec::new();
     let ends = (0..=played.log.position()).filter(|end| played.log.is_sync(*end));
@@ -110,7 +117,7 @@ fn check(
     let root = scratch();
     disk::make(root.path(), volume, names, crash.changes, &crash.fates);
     tally.states += 1;
-    let mounted = Mounted::new(root.path());
+    let mounted = Mounted::new(root.path(), Durability::Power);
     let mut recovered = BTreeMap::new();
     for (path, ino, attributes) in files(names) {
         tally.files += 1;
@@ -122,7 +129,7 @@ fn check(
         recovered.insert(path, found);
     }
     mounted.unmount();
-    let mounted = Mounted::new(root.path());
+    let mounted = Mounted::new(root.path(), Durability::Power);
     for (path, before) in recovered {
         let after = mounted.look(path).map_err(|error| format!("{path}, next epoch: {error}"))?;
         if after != before {
@@ -200,7 +207,7 @@ fn names_lead_to_what_was_promised_after_a_power_cut() {
     let (mut random, mut tally) = (Random::new(settings.seed), Tally::default());
     let mut broken = Vec::new();
     let mut run = |acts: &[Act], each: usize| {
-        broken.extend(explore(acts, each, &mut random, &mut tally));
+        broken.extend(explore(acts, Durability::Power, each, &mut random, &mut tally));
         broken.len() < MANY
     };
     if let Ok(text) = std::env::var("SSEFS_EXPLORER_NAMES") {
@@ -233,12 +240,25 @@ fn names_lead_to_what_was_promised_after_a_power_cut() {
     assert!(by_hand || tally.scripts >= 17 && tally.states >= 200, "{tally:?}");
 }
 
+fn by_hand(acts: &str, durability: Durability) -> Vec<Finding> {
+    let (mut random, mut tally) = (Random::new(1), Tally::default());
+    let broken = explore(&script(acts), durability, 60, &mut random, &mut tally);
+    assert!(tally.states >= 10, "{tally:?}");
+    broken
+}
+
 #[test]
 fn what_a_rename_has_synced_is_not_written_over_in_place() {
-    let mut tally = Tally::default();
-    let broken = explore(&script("save overwrite sync-b"), 60, &mut Random::new(1), &mut tally);
+    let broken = by_hand("save overwrite sync-b", Durability::Power);
     assert!(broken.is_empty(), "{}\n    {}", broken[0].what, broken[0].crash);
-    assert!(tally.states > 20, "{tally:?}");
+}
+
+#[test]
+fn without_the_sync_before_a_rename_it_fails() {
+    for acts in ["save", "save-open", "append rename-over"] {
+        assert!(by_hand(acts, Durability::Power).is_empty(), "{acts}");
+        assert!(!by_hand(acts, Durability::Process).is_empty(), "{acts}");
+    }
 }
 
 const MANY: usize = 500;

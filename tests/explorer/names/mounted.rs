@@ -10,7 +10,7 @@ use ssefs::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId}
 use ssefs::fs::{FileSystem, FsError, FsOptions, Handle, NodeId};
 use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
+use ssefs::volume::{Durability, Volume, VolumeDirectory, VolumeUse};
 
 use super::super::model::Found;
 
@@ -22,7 +22,7 @@ pub struct Mounted {
 
 impl Mounted {
     /// Mounts the volume in `root`, which is made if there is none.
-    pub fn new(root: &Path) -> Self {
+    pub fn new(root: &Path, durability: Durability) -> Self {
         let tree = Arc::new(DiskTree::open(root).unwrap());
         let directory = VolumeDirectory::claim(Arc::clone(&tree), "a test").unwrap();
         let existing = directory.descriptor().unwrap();
@@ -51,8 +51,8 @@ impl Mounted {
                 (descriptor, made.dek)
             }
         };
-        let volume =
-            directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
+        let use_as = VolumeUse { read_only: false, durability };
+        let volume = directory.start(&descriptor, &volume_key, keyring, use_as).unwrap();
         let options =
             FsOptions { read_only: false, writeback: false, acl: false, ttl: Duration::ZERO };
         let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();

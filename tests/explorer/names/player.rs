@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use ssefs::fs::{FsError, Handle};
 use ssefs::store::observer::observe;
+use ssefs::volume::Durability;
 
 use super::super::harness::pattern;
 use super::super::model::{History, Promise, Version};
@@ -80,9 +81,9 @@ pub struct RenamedOver {
 
 /// Runs `acts` on the volume in `root`, which holds `a`, `b` and `d`, up to where the machine goes
 /// down.
-pub fn play(root: &Path, acts: &[Act]) -> Played {
+pub fn play(root: &Path, acts: &[Act], durability: Durability) -> Played {
     prepare(root);
-    let mounted = Mounted::new(root);
+    let mounted = Mounted::new(root, durability);
     let log = Rc::new(RefCell::new(Log::new(root)));
     let histories = [("a", 1, 5000), ("b", 2, 9000)]
         .map(|(name, seed, len)| (ino(root, name), History::new(pattern(seed, len), None)));
@@ -116,7 +117,7 @@ pub fn play(root: &Path, acts: &[Act]) -> Played {
 }
 
 fn prepare(root: &Path) {
-    let mounted = Mounted::new(root);
+    let mounted = Mounted::new(root, Durability::Power);
     for (name, seed, len) in [("a", 1, 5000), ("b", 2, 9000)] {
         let handle = create(&mounted, name).unwrap();
         mounted.fs.write(handle, 0, &pattern(seed, len), false).unwrap();

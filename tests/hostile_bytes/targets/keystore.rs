@@ -22,7 +22,7 @@ pub const ROOT: Key = [0x11; 32];
 pub fn root_json(bytes: &[u8]) {
     let parameters = serde_json::from_slice::<Value>(bytes)
         .ok()
-        .and_then(|mut file| serde_json::from_value(file["argon2id"].take()).ok());
+        .and_then(|mut file| serde_json::from_value(file.get_mut("argon2id")?.take()).ok());
     if parameters.is_some_and(|parameters: Argon2idParameters| cost(&parameters) > CHEAP) {
         return;
     }
@@ -60,7 +60,9 @@ pub fn managed(json: &[u8]) {
 pub fn managed_seeds() -> Vec<Vec<u8>> {
     let version =
         |number: u32| json!({ "version": number, "created": 5, "material": "5a".repeat(32) });
-    let record = |versions: Vec<Value>| json!({ "volume": VOLUME.to_string(), "key_id": "k", "versions": versions });
+    let volume = VOLUME.to_string();
+    let record =
+        |versions: Vec<Value>| json!({ "volume": volume, "key_id": "k", "versions": versions });
     let some = record(vec![version(1), version(7)]);
     let last = record(vec![version(u32::MAX)]);
     vec![some.to_string().into_bytes(), last.to_string().into_bytes()]

@@ -13,10 +13,10 @@ pub fn mount_options_seeds() -> Vec<Vec<u8>> {
     [
         &b"ro,rw,mode=kms,keystore=/k,key_file=/f,key_fd=3,passphrase,allow_other,acl,noacl"[..],
         b"writeback=off,ttl=1,threads=8,cache_entries=9,cache_ttl=7,rotation_days=90,key_check=5",
-        b"key_id=alias/a,bucket_key,bucket_key_ttl=60,bucket_key_uses=1000,context=a=b,audit=required",
-        b"audit_sync=always,audit_level=uses,audit_segment=64,nonempty,log_file=/l,log=debug,remount",
-        b"fsname=/a\\,b\\\\c,suid,nosuid,dev,nodev,exec,noexec,sync,async,dirsync,strictatime,x-a=b",
-        b"_netdev,user_id=0,default_permissions,subtype=ssefs,,comment=\xff",
+        b"key_id=alias/a,bucket_key,bucket_key_ttl=60,bucket_key_uses=9,context=a=b",
+        b"audit_sync=always,audit_level=uses,audit=required,audit_segment=64,nonempty,log=debug",
+        b"fsname=/a\\,b\\\\c,suid,nosuid,dev,nodev,exec,sync,dirsync,strictatime,x-a=b",
+        b"log_file=/l,remount,_netdev,user_id=0,default_permissions,subtype=ssefs,,comment=\xff",
     ]
     .map(<[u8]>::to_vec)
     .to_vec()

@@ -101,6 +101,11 @@ pub fn needs_program(program: &str) -> bool {
     found
 }
 
+/// Whether the program under test is a debug build of this crate.
+pub fn has_fail_points() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("SSEFS_TEST_BIN").is_none()
+}
+
 /// Runs a command to its end and fails the test with its output unless it succeeds.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> Output {

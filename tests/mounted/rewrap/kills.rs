@@ -2,7 +2,7 @@
 //! file reads right with one of the two keys, and a run that is let be completes.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use ssefs::sys::fail_point::VARIABLE;
 
 use super::{KEY, check_files, make_files, mount_supplied, rewrap, rewrap_command, two_keys};
 use crate::harness::scratch::detach;
-use crate::harness::{Bench, Random, assert_same, wait_for};
+use crate::harness::{Bench, Random, assert_same, has_fail_points, skip, succeed, wait_for};
 
 /// Lets it run for a while, then kills it. Whether it was still at work.
 fn kill_after(mut child: Child, delay: Duration) -> bool {
@@ -179,6 +180,38 @@ fn the_daemon_under_the_command() {
     }
     assert!(broken > 4, "only {broken} deaths broke a rewrap off");
     assert_eq!(rewrap(&bench, &["--from-key-file", &one, "--to-key-file", &one])["left"], 0);
+    check_files(&bench, &files, "in the end");
+    bench.unmount();
+}
+
+/// The new envelope is made and not written yet.
+#[test]
+fn the_daemon_at_its_fail_point() {
+    if !has_fail_points() {
+        return skip("only a debug build has fail points");
+    }
+    let Some(bench) = Bench::new() else { return };
+    let (one, _) = two_keys(&bench);
+    bench.mount(&[]);
+    bench.unmount();
+    mount_supplied(&bench, &one);
+    let files = make_files(&bench, 30);
+    bench.unmount();
+    for count in [1, 2, 9] {
+        let mut armed = bench.mount_command(&["--mode", "supplied", "--key-file", &one]);
+        succeed(armed.env(VARIABLE, format!("volume.rewrap.before_write:{count}")));
+        // Files that somebody has open are rewrapped by the mount.
+        let open: Vec<_> = files.keys().map(|path| File::open(bench.file(path)).unwrap()).collect();
+        start(&bench, &["--from-key-file", &one, "--to", "managed"]).wait().unwrap();
+        drop(open);
+        assert!(bench.daemons().is_empty(), "hit {count} never came");
+        detach(&bench.mnt());
+        mount_supplied(&bench, &one);
+        check_files(&bench, &files, &format!("killed at hit {count}"));
+        bench.unmount();
+    }
+    assert_eq!(rewrap(&bench, &["--from-key-file", &one, "--to", "managed"])["left"], 0);
+    mount_supplied(&bench, &one);
     check_files(&bench, &files, "in the end");
     bench.unmount();
 }

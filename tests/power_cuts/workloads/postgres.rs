@@ -235,5 +235,6 @@ const AGREEMENT: &str = "SELECT h = (SELECT sum(abalance) FROM pgbench_accounts)
     AND h = (SELECT sum(tbalance) FROM pgbench_tellers)
     AND h = (SELECT sum(bbalance) FROM pgbench_branches)
     FROM (SELECT coalesce(sum(delta), 0) AS h FROM pgbench_history) AS history";
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// Its recovery syncs each file of the cluster, which recovers each file.
+const START_LIMIT: Duration = Duration::from_secs(300);
 const STOP_LIMIT: Duration = Duration::from_secs(15);

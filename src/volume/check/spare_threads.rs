@@ -4,17 +4,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The threads that are free.
-pub struct Helpers {
+pub struct SpareThreads {
     free: AtomicUsize,
 }
 
 /// Some of them, until this is dropped.
 pub(super) struct Taken<'a> {
-    from: &'a Helpers,
+    from: &'a SpareThreads,
     count: usize,
 }
 
-impl Helpers {
+impl SpareThreads {
     /// So many.
     pub fn new(count: usize) -> Self {
         Self { free: AtomicUsize::new(count) }
@@ -46,11 +46,11 @@ mod tests {
 
     #[test]
     fn no_more_are_given_than_there_are() {
-        let helpers = Helpers::new(3);
-        let first = helpers.take(2);
-        let second = helpers.take(2);
-        assert_eq!((first.count(), second.count(), helpers.take(1).count()), (2, 1, 0));
+        let spare_threads = SpareThreads::new(3);
+        let first = spare_threads.take(2);
+        let second = spare_threads.take(2);
+        assert_eq!((first.count(), second.count(), spare_threads.take(1).count()), (2, 1, 0));
         drop(first);
-        assert_eq!(helpers.take(9).count(), 2);
+        assert_eq!(spare_threads.take(9).count(), 2);
     }
 }
