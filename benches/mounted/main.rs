@@ -16,6 +16,11 @@ mod table;
 mod workloads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use arguments::Arguments;
 use place::Place;
@@ -26,7 +31,17 @@ use workloads::Workload;
 fn main() {
     let arguments = Arguments::parse();
     let mut report = Report::new(&arguments);
+    let begin = Instant::now();
+    // Nobody wants to unmount by hand what an interrupted run has left.
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&ended));
+        registered.expect("these signals can be caught");
+    }
     for backing in &arguments.backings {
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
         let directory = backing.directory();
         let scratch = tempfile::Builder::new().prefix("ssefs-bench-").tempdir_in(directory);
         let scratch = scratch.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -34,7 +49,7 @@ fn main() {
         let kit = scratch.path().join("kit");
         std::fs::create_dir(&kit).expect("the scratch directory can be written");
         for workload in Workload::all() {
-            if !arguments.has_chosen(workload) {
+            if !arguments.has_chosen(workload) || ended.load(Ordering::Relaxed) {
                 continue;
             }
             let is_for = |system: &&System| {
@@ -47,8 +62,9 @@ fn main() {
                 .filter(is_for)
                 .map(|system| Place::new(system, &kit, arguments.scale()))
                 .collect();
-            eprintln!("{}: {} on {} systems", backing.label(), workload.name, places.len());
-            run(workload, places, arguments.rounds, |place| {
+            let (seconds, count) = (begin.elapsed().as_secs(), places.len());
+            eprintln!("{seconds:5} s: {} on {} ({count} systems)", workload.name, backing.label());
+            run(workload, places, arguments.rounds, &ended, |place| {
                 report.add(backing.label(), workload, place);
             });
         }
@@ -65,9 +81,15 @@ fn main() {
     }
 }
 
-/// Runs all rounds; `finish` is told of each place after each round. A system on which the
-/// workload fails is left out of it from then on.
-fn run(workload: &Workload, places: Vec<Place>, rounds: usize, mut finish: impl FnMut(&Place)) {
+/// Runs all rounds, until `ended`; `finish` is told of each place after each round. A system on
+/// which the workload fails is left out of it from then on.
+fn run(
+    workload: &Workload,
+    mut places: Vec<Place>,
+    rounds: usize,
+    ended: &AtomicBool,
+    mut finish: impl FnMut(&Place),
+) {
     let attempt = |place: &Place, work: &dyn Fn()| {
         let outcome = catch_unwind(AssertUnwindSafe(work));
         if outcome.is_err() {
@@ -75,7 +97,6 @@ fn run(workload: &Workload, places: Vec<Place>, rounds: usize, mut finish: impl 
         }
         outcome.is_ok()
     };
-    let mut places = places;
     places.retain(|place| {
         place.system().forget_peak();
         attempt(place, &|| (workload.prepare)(place))
@@ -83,6 +104,9 @@ fn run(workload: &Workload, places: Vec<Place>, rounds: usize, mut finish: impl 
     for round in 0..rounds {
         // In small pieces: a machine that others use too changes from second to second.
         for piece in 0..workload.pieces {
+            if ended.load(Ordering::Relaxed) {
+                return;
+            }
             // Nobody always comes after the same one.
             let turn = (round + piece as usize) % places.len().max(1);
             let (last, first) = places.split_at(turn);

@@ -306,5 +306,6 @@ fn run(command: &mut Command, input: &[u8]) -> Result<(), String> {
     let mut message = String::new();
     // A daemon would hold the pipe open, but one that failed has no daemon.
     let _ = child.stderr.take().expect("it is piped").read_to_string(&mut message);
-    Err(message.lines().next().unwrap_or("it says nothing").to_owned())
+    let first = message.lines().next().and_then(|line| line.split(';').next());
+    Err(first.unwrap_or("it says nothing").to_owned())
 }
