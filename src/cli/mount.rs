@@ -91,6 +91,7 @@ impl Request {
                 allow_other: options.allow_other,
                 flags: options.flags(),
                 threads: options.threads,
+                transport: options.transport,
             },
             fs: FsOptions {
                 read_only: options.read_only,

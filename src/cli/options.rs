@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::args::ModeName;
 use super::exit::{Exit, Failure, Outcome};
 use super::kms_options::{KmsChoices, bad_value, number};
-use crate::fuse::FilesystemFlag;
+use crate::fuse::{FilesystemFlag, TransportChoice};
 use crate::volume::Durability;
 
 /// What the options ask for.
@@ -33,6 +33,8 @@ pub struct MountOptions {
     pub ttl: Duration,
     /// `threads=`
     pub threads: usize,
+    /// `transport=`
+    pub transport: TransportChoice,
     /// `cache_entries=`
     pub cache_entries: usize,
     /// `cache_ttl=`
@@ -80,6 +82,7 @@ impl Default for MountOptions {
             remount: false,
             ttl: Duration::from_secs(60),
             threads: default_threads(),
+            transport: TransportChoice::Auto,
             cache_entries: 16_384,
             cache_ttl: Duration::from_secs(300),
             rotation_days: 90,
@@ -199,6 +202,7 @@ impl MountOptions {
             "writeback" => self.writeback = on_or_off(name, value)?,
             "ttl" => self.ttl = seconds(name, value)?,
             "threads" => self.threads = number(name, value, 1..=MAX_THREADS)? as usize,
+            "transport" => self.transport = transport(value)?,
             "cache_entries" => {
                 self.cache_entries = number(name, value, 1..=MAX_CACHE_ENTRIES)? as usize;
             }
@@ -284,6 +288,15 @@ fn mode(value: &OsStr) -> Outcome<ModeName> {
     }
 }
 
+fn transport(value: &OsStr) -> Outcome<TransportChoice> {
+    match value.to_str() {
+        Some("auto") => Ok(TransportChoice::Auto),
+        Some("classic") => Ok(TransportChoice::Classic),
+        Some("uring") => Ok(TransportChoice::Uring),
+        _ => Err(bad_value("transport", value, "'auto', 'classic' or 'uring' is possible")),
+    }
+}
+
 fn seconds(name: &str, value: &OsStr) -> Outcome<Duration> {
     Ok(Duration::from_secs(number(name, value, 0..=MAX_SECONDS)?))
 }
@@ -314,8 +327,9 @@ const MOUNT_8: [&str; 20] = [
 ];
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
-                     acl, noacl, durability=, writeback=, ttl=, threads=, cache_entries=, \
-                     cache_ttl=, rotation_days=, key_check=, key_id=, bucket_key, bucket_key_ttl=, \
+                     acl, noacl, durability=, writeback=, ttl=, threads=, transport=, \
+                     cache_entries=, cache_ttl=, rotation_days=, key_check=, key_id=, \
+                     bucket_key, bucket_key_ttl=, \
                      bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
                      audit_segment=, nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \
@@ -348,9 +362,9 @@ mod tests {
     #[test]
     fn every_value_arrives() {
         let options = parse(
-            "ro,allow_other,acl,writeback=off,ttl=5,threads=3,cache_entries=7,cache_ttl=9,\
-             rotation_days=0,mode=supplied,keystore=/k,key_file=/f,log_file=/l,log=debug,\
-             fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
+            "ro,allow_other,acl,writeback=off,ttl=5,threads=3,transport=uring,cache_entries=7,\
+             cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,key_file=/f,log_file=/l,\
+             log=debug,fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
         )
         .unwrap();
         assert!(options.read_only && options.allow_other && options.acl && options.nonempty);
@@ -358,6 +372,7 @@ mod tests {
         assert_eq!(options.ttl, Duration::from_secs(5));
         assert_eq!((options.threads, options.cache_entries, options.rotation_days), (3, 7, 0));
         assert_eq!(options.cache_ttl, Duration::from_secs(9));
+        assert_eq!(options.transport, TransportChoice::Uring);
         assert_eq!(options.mode, Some(ModeName::Supplied));
         assert_eq!(options.keystore, Some(PathBuf::from("/k")));
         assert_eq!(options.key_file, Some(PathBuf::from("/f")));
@@ -424,6 +439,7 @@ mod tests {
             "ttl=99999999999999999999",
             "threads=0",
             "threads=257",
+            "transport=fast",
             "cache_entries=0",
             "key_fd=-1",
             "key_fd=2147483648",

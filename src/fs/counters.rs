@@ -12,6 +12,8 @@ use crate::store::flushes;
 pub struct Stats {
     /// The daemon's process id.
     pub pid: u32,
+    /// How requests of the kernel reach it.
+    pub transport: &'static str,
     /// Objects that the kernel knows.
     pub nodes: u64,
     /// Files that are open, hard links counted once.
@@ -51,6 +53,7 @@ impl FileSystem {
         let cache = self.volume.keyring().stats();
         Stats {
             pid: std::process::id(),
+            transport: self.transport.get().copied().unwrap_or("none"),
             nodes: self.nodes.len(),
             open_files: self.open.len() as u64,
             handles: self.files.len() as u64,

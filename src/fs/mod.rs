@@ -31,13 +31,14 @@ mod resized;
 mod rewrap;
 mod system;
 mod types;
+mod waits;
 mod withdrawal;
 mod xattrs;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -77,6 +78,7 @@ pub struct FileSystem {
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     resized: Resized,
+    transport: OnceLock<&'static str>,
 }
 
 /// Who this process is on the backing directory.
@@ -106,6 +108,7 @@ impl FileSystem {
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             resized: Resized::default(),
+            transport: OnceLock::new(),
             volume,
             tree,
             options,
@@ -115,6 +118,11 @@ impl FileSystem {
     /// How it was mounted.
     pub fn options(&self) -> &FsOptions {
         &self.options
+    }
+
+    /// Remembers, for the statistics, how requests reach it. The first call counts.
+    pub fn set_transport(&self, name: &'static str) {
+        self.transport.get_or_init(|| name);
     }
 
     /// Refuses or allows changes from now on.

@@ -20,6 +20,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::error::MountError;
+use super::transport::Choice;
 
 /// What to mount where, and how.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct MountPlan {
     pub flags: Vec<FilesystemFlag>,
     /// Threads that serve requests.
     pub threads: usize,
+    /// How requests are to reach them.
+    pub transport: Choice,
 }
 
 /// A flag of the kernel's own layer, as mount(8) names it.
@@ -332,6 +335,7 @@ mod tests {
             allow_other: false,
             flags: flags.to_vec(),
             threads: 1,
+            transport: Choice::Auto,
         }
     }
 

@@ -11,19 +11,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, file_attr, negative_attr, time_change};
+use super::convert::{
+    COPY_MAX, caller, directory_flags, file_attr, file_flags, negative_attr, time_change,
+};
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
-use super::negotiate::negotiate;
+use super::negotiate::{negotiate, not_offered};
 use super::seeks::{Question, SeekQueue};
-use crate::fs::{AttributeChange, Entry, FileSystem, Handle, NodeId, Opened, SeekTarget};
+use crate::fs::{AttributeChange, Entry, FileSystem, Handle, NodeId, SeekTarget};
 use crate::sys::buffer::with_scratch;
 
 /// A file system behind `/dev/fuse`.
@@ -52,24 +54,11 @@ impl Classic {
             Err(errno) => reply.error(errno),
         }
     }
-
-    fn open_flags(&self, opened: Opened) -> FopenFlags {
-        let mut flags = FopenFlags::empty();
-        flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-        // With the writeback cache the kernel must flush its own, and ignores this.
-        flags.set(FopenFlags::FOPEN_NOFLUSH, opened.silent_close);
-        flags
-    }
 }
 
 impl Filesystem for Classic {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config, self.fs.options()).map_err(|option| {
-            io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("this kernel does not offer what option '{option}' needs"),
-            )
-        })
+        negotiate(config, self.fs.options()).map_err(not_offered)
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -83,7 +72,7 @@ impl Filesystem for Classic {
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
         // There is nobody to answer; a panic has been logged.
-        let _ = guarded("forget", || {
+        let _: Result<(), Errno> = guarded("forget", || {
             self.fs.forget(node(ino), count);
             Ok(())
         });
@@ -225,7 +214,10 @@ impl Filesystem for Classic {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match guarded("open", || self.fs.open(caller(request), node(ino), flags.0)) {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), self.open_flags(opened)),
+            Ok(opened) => {
+                let flags = file_flags(opened);
+                reply.opened(FileHandle(opened.handle.0), flags);
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -249,7 +241,7 @@ impl Filesystem for Classic {
                 &file_attr(entry.node, &entry.attributes),
                 Generation(entry.generation),
                 FileHandle(opened.handle.0),
-                self.open_flags(opened),
+                file_flags(opened),
             ),
             Err(errno) => reply.error(errno),
         }
@@ -331,9 +323,7 @@ impl Filesystem for Classic {
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match guarded("opendir", || self.fs.open_directory(caller(request), node(ino))) {
             Ok(opened) => {
-                let mut flags = FopenFlags::FOPEN_CACHE_DIR;
-                flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-                reply.opened(FileHandle(opened.handle.0), flags);
+                reply.opened(FileHandle(opened.handle.0), directory_flags(opened));
             }
             Err(errno) => reply.error(errno),
         }
@@ -577,5 +567,3 @@ fn handle(fh: FileHandle) -> Handle {
 fn length(len: usize) -> u32 {
     u32::try_from(len).expect("a request or an attribute is far below 4 GiB")
 }
-/// The most that one `copy_file_range` does before it answers; the caller asks for the rest.
-const COPY_MAX: u64 = 1 << 30;

@@ -1,10 +1,11 @@
 //! Between the types of `fuser` and those of [`crate::fs`]: attributes, times, callers, flags.
+//! What both transports tell the kernel alike stands here too.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 
-use crate::fs::{Attributes, NodeId, TimeChange, Timestamp};
+use crate::fs::{Attributes, NodeId, Opened, TimeChange, Timestamp};
 use crate::keys::Caller;
 
 /// Who sent the request.
@@ -78,6 +79,22 @@ pub(super) fn file_type(mode: u32) -> FileType {
     }
 }
 
+/// What the kernel may do with a file that was opened.
+pub(super) fn file_flags(opened: Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    // With the writeback cache the kernel must flush its own, and ignores this.
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.silent_close);
+    flags
+}
+
+/// What the kernel may do with a directory that was opened.
+pub(super) fn directory_flags(opened: Opened) -> FopenFlags {
+    let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags
+}
+
 pub(super) fn time_change(time: TimeOrNow) -> TimeChange {
     match time {
         TimeOrNow::Now => TimeChange::Now,
@@ -116,7 +133,9 @@ fn saturated(secs: u64) -> i64 {
 
 /// What `st_blksize` says, as ext4 does. Linux 6.17 and 6.18 take a larger one for the unit of
 /// their page cache, which it must not be.
-const BLOCK_SIZE: u32 = 4096;
+pub(super) const BLOCK_SIZE: u32 = 4096;
+/// The most that one `copy_file_range` does before it answers; the caller asks for the rest.
+pub(super) const COPY_MAX: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests {

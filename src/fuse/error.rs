@@ -41,6 +41,9 @@ pub enum MountError {
     /// The kernel and this program did not agree on how to talk.
     #[error("starting the session with the kernel: {0}")]
     Handshake(#[source] io::Error),
+    /// FUSE over io_uring was asked for and is not to be had.
+    #[error("option 'transport=uring': {0}")]
+    NoRing(String),
     /// The mount is there, yet does not answer.
     #[error("{path} was mounted but does not answer: {source}")]
     NotAnswering {

@@ -8,21 +8,37 @@ use fuser::Errno;
 
 use crate::fs::FsError;
 
-/// Runs one operation. An error is reported and becomes its errno; a panic is logged and
-/// becomes `EIO`.
-pub(super) fn guarded<T>(
+/// The errno of a request that failed, positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed(i32);
+
+impl From<Failed> for Errno {
+    fn from(Failed(errno): Failed) -> Self {
+        Self::from_i32(errno)
+    }
+}
+
+impl From<Failed> for i32 {
+    fn from(Failed(errno): Failed) -> Self {
+        errno
+    }
+}
+
+/// Runs one operation. An error is reported and becomes its errno, as the transport has it; a
+/// panic is logged and becomes `EIO`.
+pub(super) fn guarded<T, E: From<Failed>>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T, FsError>,
-) -> Result<T, Errno> {
+) -> Result<T, E> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             error.report();
-            Err(Errno::from_i32(error.errno()))
+            Err(Failed(error.errno()).into())
         }
         Err(panic) => {
             log::error!("{operation}: internal error: {}", panic_message(&*panic));
-            Err(Errno::EIO)
+            Err(Failed(libc::EIO).into())
         }
     }
 }
@@ -43,6 +59,8 @@ mod tests {
     fn a_panic_becomes_eio() {
         let result: Result<(), Errno> = guarded("test", || panic!("no {}", "way"));
         assert_eq!(result, Err(Errno::EIO));
+        let result: Result<(), i32> = guarded("test", || panic!("no {}", "way"));
+        assert_eq!(result, Err(libc::EIO));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From the kernel's FUSE protocol to [`crate::fs::FileSystem`]: `classic` serves `/dev/fuse`,
-//! `session` mounts, runs and unmounts. Holds no logic of a file system and no cryptography.
+//! `ring` serves FUSE over io_uring, `session` mounts, runs and unmounts. Holds no logic of a file
+//! system and no cryptography.
 
 mod attach;
 mod classic;
@@ -8,10 +9,13 @@ mod error;
 mod guard;
 mod listing;
 mod negotiate;
+mod ring;
 mod seeks;
 mod session;
+mod transport;
 mod tune;
 
 pub use attach::{Detached, FilesystemFlag, MountPlan, mount_flags, unmount};
 pub use error::MountError;
 pub use session::{KernelCache, Session, Stopper};
+pub use transport::{Choice as TransportChoice, Transport};

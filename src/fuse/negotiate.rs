@@ -1,5 +1,6 @@
 //! What is agreed with the kernel when a session starts: capabilities and limits.
 
+use std::io;
 use std::time::Duration;
 
 use fuser::{InitFlags, KernelConfig};
@@ -15,22 +16,39 @@ pub(super) fn negotiate(
     config: &mut KernelConfig,
     options: &FsOptions,
 ) -> Result<(), &'static str> {
-    let offered = config.capabilities();
-    // What a kernel lacks it does not list; each of these is an improvement, none a promise.
-    config.add_capabilities(WANTED & offered).expect("only what is offered is asked for");
-    if options.writeback {
-        config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).map_err(|_| "writeback=on")?;
-    }
-    if options.acl {
-        let acl = InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
-        config.add_capabilities(acl).map_err(|_| "acl")?;
-    }
+    let chosen = chosen(config.capabilities(), options)?;
+    config.add_capabilities(chosen).expect("only what is offered is asked for");
     config.set_max_write(MAX_WRITE).expect("fuser takes up to 16 MiB");
     config.set_max_background(MAX_BACKGROUND).expect("not zero");
     config.set_time_granularity(Duration::from_nanos(1)).expect("a power of ten");
     // The kernel offers what its read-ahead is set to, and takes no more than that.
     let _ = config.set_max_readahead(MAX_WRITE).map_err(|most| config.set_max_readahead(most));
     Ok(())
+}
+
+/// What is asked for of what a kernel offers.
+///
+/// # Errors
+/// The name of the option that this kernel cannot serve.
+pub(super) fn chosen(offered: InitFlags, options: &FsOptions) -> Result<InitFlags, &'static str> {
+    // What a kernel lacks it does not list; each of these is an improvement, none a promise.
+    let mut chosen = WANTED & offered;
+    if options.writeback {
+        chosen |= InitFlags::FUSE_WRITEBACK_CACHE;
+    }
+    if !offered.contains(chosen) {
+        return Err("writeback=on");
+    }
+    if options.acl {
+        chosen |= InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
+    }
+    if offered.contains(chosen) { Ok(chosen) } else { Err("acl") }
+}
+
+/// The refusal of an option.
+pub(super) fn not_offered(option: &str) -> io::Error {
+    let message = format!("this kernel does not offer what option '{option}' needs");
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
@@ -45,6 +63,6 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_MAX_PAGES);
 
 /// Bytes of one request; the kernel's `fs.fuse.max_pages_limit` is 256 pages.
-const MAX_WRITE: u32 = 1 << 20;
+pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// Requests that the kernel keeps in flight for read-ahead and write-back.
-const MAX_BACKGROUND: u16 = 128;
+pub(super) const MAX_BACKGROUND: u16 = 128;

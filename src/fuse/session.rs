@@ -13,20 +13,35 @@ use fuser::{Config, INodeNo, Notifier, SessionACL};
 use super::attach::{Attached, DEVICE, Detached, MountPlan, attach};
 use super::classic::Classic;
 use super::error::MountError;
+use super::ring::{self, RingSession, Start};
+use super::transport::{Choice, Transport};
 use super::tune::tune;
 use crate::fs::{FileSystem, NodeId};
 
 /// A running mount.
 pub struct Session {
-    loops: JoinHandle<io::Result<()>>,
+    served: Served,
     attached: Attached,
     kernel: KernelCache,
+}
+
+/// Who serves it.
+enum Served {
+    Classic(JoinHandle<io::Result<()>>),
+    Ring(RingSession),
 }
 
 /// What the kernel has cached of files.
 #[derive(Debug, Clone)]
 pub struct KernelCache {
-    notifier: Arc<OnceLock<Notifier>>,
+    way: Way,
+}
+
+/// How notifications reach the kernel.
+#[derive(Debug, Clone)]
+enum Way {
+    Classic(Arc<OnceLock<Notifier>>),
+    Ring(Arc<ring::Device>),
 }
 
 /// Unmounts from another thread.
@@ -41,18 +56,62 @@ impl Session {
     /// # Errors
     /// When it returns one, nothing is left mounted.
     pub fn start(fs: Arc<FileSystem>, plan: &MountPlan) -> Result<Self, MountError> {
-        let (device, attached) = attach(plan)?;
-        let undo = |error: MountError| {
-            if let Err(second) = attached.detach() {
-                log::warn!("{second}");
-            }
-            error
+        let session = match ring::unavailable() {
+            _ if plan.transport == Choice::Classic => Self::start_classic(&fs, plan)?,
+            None => match Self::start_ring(&fs, plan)? {
+                Ok(session) => session,
+                Err(reason) => Self::start_without_ring(&fs, plan, reason)?,
+            },
+            Some(reason) => Self::start_without_ring(&fs, plan, reason)?,
         };
+        fs.set_transport(session.transport().name());
+        match rustix::fs::statvfs(&session.attached.mount_point) {
+            Ok(_) => tune(session.attached.device),
+            Err(errno) => return Err(session.abandon(errno)),
+        }
+        Ok(session)
+    }
+
+    /// Refuses, or does without, as was asked for.
+    fn start_without_ring(
+        fs: &Arc<FileSystem>,
+        plan: &MountPlan,
+        reason: String,
+    ) -> Result<Self, MountError> {
+        if plan.transport == Choice::Uring {
+            return Err(MountError::NoRing(reason));
+        }
+        log::debug!("requests come through /dev/fuse alone: {reason}");
+        Self::start_classic(fs, plan)
+    }
+
+    /// The reason, with nothing left mounted, when the kernel does not want rings after all.
+    fn start_ring(
+        fs: &Arc<FileSystem>,
+        plan: &MountPlan,
+    ) -> Result<Result<Self, String>, MountError> {
+        let (device, attached) = attach(plan)?;
+        match RingSession::start(Arc::clone(fs), device, &attached, plan.threads) {
+            Ok(Start::Running(served, device)) => {
+                let (served, kernel) =
+                    (Served::Ring(served), KernelCache { way: Way::Ring(device) });
+                Ok(Ok(Self { served, attached, kernel }))
+            }
+            Ok(Start::Refused(reason)) => {
+                attached.detach()?;
+                Ok(Err(reason))
+            }
+            Err(error) => Err(undone(&attached, MountError::Handshake(error))),
+        }
+    }
+
+    fn start_classic(fs: &Arc<FileSystem>, plan: &MountPlan) -> Result<Self, MountError> {
+        let (device, attached) = attach(plan)?;
         // The kernel checks permissions (`default_permissions`) and keeps other users out
         // itself (no `allow_other`). A filter by user here would only refuse the writeback
         // cache's own requests, which may come under any user.
         let notifier = Arc::new(OnceLock::new());
-        let served = Classic::new(fs, Arc::clone(&notifier)).and_then(|classic| {
+        let served = Classic::new(Arc::clone(fs), Arc::clone(&notifier)).and_then(|classic| {
             fuser::Session::from_fd(classic, device, SessionACL::All, config(plan))
         });
         let loops = served.map_err(MountError::Handshake).and_then(|served| {
@@ -62,13 +121,17 @@ impl Session {
                 .spawn(move || served.run())
                 .map_err(MountError::Handshake)
         });
-        let kernel = KernelCache { notifier };
-        let session = Self { loops: loops.map_err(undo)?, attached, kernel };
-        match rustix::fs::statvfs(&session.attached.mount_point) {
-            Ok(_) => tune(session.attached.device),
-            Err(errno) => return Err(session.abandon(errno)),
+        let loops = loops.map_err(|error| undone(&attached, error))?;
+        let kernel = KernelCache { way: Way::Classic(notifier) };
+        Ok(Self { served: Served::Classic(loops), attached, kernel })
+    }
+
+    /// How requests reach it.
+    pub fn transport(&self) -> Transport {
+        match self.served {
+            Served::Classic(_) => Transport::Classic,
+            Served::Ring(_) => Transport::Uring,
         }
-        Ok(session)
     }
 
     /// Where it is mounted.
@@ -88,7 +151,20 @@ impl Session {
 
     /// Waits until it is unmounted and every request has been answered.
     pub fn wait(self) -> io::Result<()> {
-        self.loops.join().unwrap_or_else(|_| Err(io::Error::other("the session's thread panicked")))
+        match self.served {
+            Served::Classic(loops) => loops
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the session's thread panicked"))),
+            Served::Ring(session) => {
+                let ended = session.wait();
+                if ended.is_err()
+                    && let Err(error) = self.attached.detach()
+                {
+                    log::warn!("{error}");
+                }
+                ended
+            }
+        }
     }
 
     fn abandon(self, errno: rustix::io::Errno) -> MountError {
@@ -104,8 +180,14 @@ impl KernelCache {
     /// Makes the kernel send what was written to a file and forget what it has read of it. Waits
     /// for write requests, so it is not for threads that serve requests.
     pub fn drop_file(&self, node: NodeId) {
-        let Some(notifier) = self.notifier.get() else { return };
-        match notifier.inval_inode(INodeNo(node.0), 0, 0) {
+        let dropped = match &self.way {
+            Way::Classic(notifier) => match notifier.get() {
+                Some(notifier) => notifier.inval_inode(INodeNo(node.0), 0, 0),
+                None => return,
+            },
+            Way::Ring(device) => device.invalidate(node),
+        };
+        match dropped {
             Ok(()) => {}
             // The kernel does not know the file any more.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -119,6 +201,13 @@ impl Stopper {
     pub fn stop(&self) -> Result<Detached, MountError> {
         self.attached.detach()
     }
+}
+
+fn undone(attached: &Attached, error: MountError) -> MountError {
+    if let Err(second) = attached.detach() {
+        log::warn!("{second}");
+    }
+    error
 }
 
 fn config(plan: &MountPlan) -> Config {

@@ -11,3 +11,4 @@ pub mod lease;
 pub mod locked;
 pub mod process;
 pub mod shutdown;
+pub mod uring;

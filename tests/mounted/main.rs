@@ -21,6 +21,7 @@ mod rekey;
 mod residue;
 mod resources;
 mod rewrap;
+mod transport;
 
 /// What child processes of these tests do.
 const ROLES: &[(&str, harness::child::Role)] = &[

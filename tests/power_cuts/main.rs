@@ -46,8 +46,9 @@ on_each_file_system! {
     postgres => crate::workloads::postgres::Postgres,
 }
 
-/// A document that is replaced by a file that nobody has synced is torn then.
+/// A document that is replaced by a file that nobody has synced is empty or torn then; ext4 would
+/// see to that by itself mostly.
 #[test]
 fn without_the_promise_data_is_lost() {
-    crate::cut::lose_under::<crate::workloads::saves::Saves>(crate::lower::Kind::Ext4);
+    crate::cut::lose_under::<crate::workloads::saves::Saves>(crate::lower::Kind::Xfs);
 }

@@ -100,8 +100,14 @@ impl Mounted {
     /// Everything that can be read of a file.
     pub fn look(&self, path: &str) -> Result<Found, String> {
         let text = |error: FsError| format!("does not open: {error}");
-        let node = self.node(path).map_err(text)?;
-        let handle = self.fs.open(CALLER, node, libc::O_RDONLY).map_err(text)?.handle;
+        let open = || {
+            let node = self.node(path)?;
+            Ok((node, self.fs.open(CALLER, node, libc::O_RDONLY)?.handle))
+        };
+        // Where recovery has changed the size the kernel looks the file up anew, once.
+        let is_stale = |error: &FsError| error.errno() == libc::ESTALE;
+        let opened = open().or_else(|error| if is_stale(&error) { open() } else { Err(error) });
+        let (node, handle) = opened.map_err(text)?;
         let size = self.fs.attributes(node, Some(handle)).map_err(text)?.size;
         let block = |at: u64| {
             let mut bytes = vec![0xee; (size - at).min(4096) as usize];

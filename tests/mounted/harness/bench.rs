@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::mount::binary;
 use super::scratch::{Scratch, is_mounted, processes_naming};
-use super::{is_native, skip, succeed, wait_for};
+use super::{is_native, skip, succeed, transport, wait_for};
 
 /// The directories of one test.
 pub struct Bench {
@@ -82,8 +82,12 @@ impl Bench {
 
     /// `ssefs mount` of the usual directories, with further arguments.
     pub fn mount_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.ssefs(&["mount", "--keystore"]);
-        command.arg(self.keystore()).args(arguments).arg(self.backing()).arg(self.mnt());
+        let mut command = self.ssefs(&["mount"]);
+        if let Some(transport) = transport() {
+            command.arg("-o").arg(transport);
+        }
+        command.arg("--keystore").arg(self.keystore()).args(arguments);
+        command.arg(self.backing()).arg(self.mnt());
         command
     }
 

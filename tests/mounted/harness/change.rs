@@ -54,13 +54,27 @@ impl Changing {
         if fits {
             return Ok(());
         }
+        let mut new = old.clone();
+        if let Some(change) = &next {
+            change.apply(&mut new);
+        }
         let (before, now, last) = (old.len(), found.len(), &self.last);
-        let differs = old.iter().zip(found).position(|(old, found)| old != found);
-        let bytes = differs.map(|at| {
+        let (from_old, from_new) = (difference(&old, found), difference(&new, found));
+        Err(format!(
+            "{now} bytes, not {before}; after {last:?} began {next:?}; \
+             differs from the old {from_old}, from the new {from_new}"
+        ))
+    }
+}
+
+/// Where two contents differ first, and how.
+fn difference(expected: &[u8], found: &[u8]) -> String {
+    match expected.iter().zip(found).position(|(expected, found)| expected != found) {
+        None => "in length".to_owned(),
+        Some(at) => {
             let some = |content: &[u8]| content[at..content.len().min(at + 8)].to_vec();
-            (at, some(&old), some(found))
-        });
-        Err(format!("{now} bytes, not {before}; at {bytes:02x?}; after {last:?} began {next:?}"))
+            format!("at {at}: {:02x?}, not {:02x?}", some(found), some(expected))
+        }
     }
 }
 
@@ -111,18 +125,20 @@ impl Change {
 
     /// Whether `found` may be what a crash leaves of this change of `old` that nobody has
     /// acknowledged: a change of size is whole, the others may be there in some blocks only, and
-    /// a write may have grown the file by a part.
+    /// a write may have grown the file by a part, or without its data.
     fn may_leave(&self, old: &[u8], found: &[u8]) -> bool {
         let mut new = old.to_vec();
         self.apply(&mut new);
         if found == old || found == new {
             return true;
         }
+        // A file with holes that has grown and not got its data reads as zeros there.
+        let mut grown = old.to_vec();
+        grown.resize(old.len().max(found.len()), 0);
         let in_parts = !matches!(self, Change::SetLen(_));
         let block_is_whole = |(block, bytes): (usize, &[u8])| {
             let start = block * BLOCK_LEN;
-            new[start..].starts_with(bytes)
-                || old.get(start..).is_some_and(|o| o.starts_with(bytes))
+            new[start..].starts_with(bytes) || grown[start..].starts_with(bytes)
         };
         in_parts
             && (old.len()..=new.len()).contains(&found.len())

@@ -2,7 +2,8 @@
 //! program (or a plain directory of the native file system), second processes, other users.
 //!
 //! `SSEFS_TEST_TARGET=native` hands out plain directories: a test of POSIX behaviour that
-//! fails there is wrong. `SSEFS_TEST_BIN` names another binary, `SSEFS_TEST_DIR` another
+//! fails there is wrong. `SSEFS_TEST_TRANSPORT=uring` has every mount use that transport, and fail
+//! where it is not to be had. `SSEFS_TEST_BIN` names another binary, `SSEFS_TEST_DIR` another
 //! place than `/tmp`, `SSEFS_TEST_SKIPS` a file that collects what was skipped and why.
 
 pub mod bench;
@@ -66,6 +67,12 @@ pub fn is_native() -> bool {
         Ok("ssefs") | Err(_) => false,
         Ok(other) => panic!("SSEFS_TEST_TARGET is {other:?}: neither native nor ssefs"),
     }
+}
+
+/// The option that makes a mount use the transport that the tests are to run over.
+pub fn transport() -> Option<String> {
+    let name = std::env::var("SSEFS_TEST_TRANSPORT").ok()?;
+    Some(format!("transport={name}"))
 }
 
 /// Says why this test proves nothing here; the caller returns.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use ssefs::sys::fail_point::VARIABLE;
 
 use super::scratch::{Scratch, detach, is_mounted};
-use super::{User, is_native, needs_root, skip, succeed, wait_for};
+use super::{User, is_native, needs_root, skip, succeed, transport, wait_for};
 
 /// How to mount: options, mode, who may look.
 #[derive(Clone, Default)]
@@ -248,6 +248,7 @@ impl Mount {
         if self.setup.others {
             options.push("allow_other".to_owned());
         }
+        options.extend(transport());
         let mut command = self.command();
         command.arg("mount");
         command.envs(self.fail_point.iter().map(|name| (VARIABLE, name)));

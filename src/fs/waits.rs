@@ -1,0 +1,46 @@
+//! Which calls may wait, for a disk or a key service, so that a transport can keep them apart from
+//! those that are short.
+
+use super::{FileSystem, Handle};
+use crate::format::Mode;
+use crate::volume::Durability;
+
+impl FileSystem {
+    /// Whether [`Self::open`] and [`Self::create`] may wait: a key service is asked, and each use
+    /// of a key may have to be on disk in the audit log.
+    pub fn open_may_wait(&self) -> bool {
+        self.volume.keyring().default_mode() == Mode::Kms
+    }
+
+    /// Whether a [`Self::rename`] or a change of a file's size may wait for a sync.
+    pub fn change_may_wait(&self) -> bool {
+        self.volume.durability() == Durability::Power
+    }
+
+    /// Whether a [`Self::flush`] has something to commit, which waits for a sync.
+    pub fn flush_may_wait(&self, handle: Handle) -> bool {
+        self.file(handle).is_ok_and(|file| file.writable && file.inode().file().has_gathered())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NodeId;
+    use super::super::tests::{Fixture, ROOT_CALLER};
+
+    #[test]
+    fn a_flush_waits_when_durable_data_was_written_over() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"first");
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.sync(handle, false).unwrap();
+        assert!(!fx.fs.flush_may_wait(handle));
+        fx.fs.write(handle, 0, b"other", false).unwrap();
+        assert!(fx.fs.flush_may_wait(handle));
+        fx.fs.flush(handle).unwrap();
+        assert!(!fx.fs.flush_may_wait(handle));
+        let reader = fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap().handle;
+        fx.fs.write(handle, 0, b"third", false).unwrap();
+        assert!(!fx.fs.flush_may_wait(reader), "a reader has nothing to commit");
+    }
+}

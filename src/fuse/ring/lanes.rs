@@ -1,0 +1,202 @@
+//! Who serves what: the home threads on the CPUs, the bulk threads, the slow threads, and the
+//! ways between them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::entry::{Entry, Ticket, serve};
+use super::serve::Service;
+use crate::sys::uring::RingAddress;
+
+/// What all threads of a connection share.
+pub(super) struct Lanes {
+    pub(super) service: Service,
+    homes: Vec<RingAddress<Ticket>>,
+    bulk: Vec<BulkThread>,
+    slow: SlowQueue,
+    queues: Vec<Presence>,
+    stopping: AtomicBool,
+    failure: Mutex<Option<String>>,
+}
+
+struct BulkThread {
+    address: RingAddress<Ticket>,
+    /// Requests that it was given and has not answered.
+    load: AtomicUsize,
+}
+
+/// Requests that may wait, until a thread takes them.
+#[derive(Default)]
+struct SlowQueue {
+    /// Lock order: taken alone.
+    requests: Mutex<SlowRequests>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct SlowRequests {
+    waiting: VecDeque<Entry>,
+    closed: bool,
+}
+
+/// How many entries a queue has, and how many are with threads elsewhere.
+#[derive(Default)]
+struct Presence {
+    entries: AtomicUsize,
+    away: AtomicUsize,
+}
+
+impl Lanes {
+    pub(super) fn new(
+        service: Service,
+        queues: usize,
+        homes: Vec<RingAddress<Ticket>>,
+        bulk: Vec<RingAddress<Ticket>>,
+    ) -> Self {
+        let bulk = bulk.into_iter();
+        Self {
+            service,
+            homes,
+            bulk: bulk.map(|address| BulkThread { address, load: AtomicUsize::new(0) }).collect(),
+            slow: SlowQueue::default(),
+            queues: (0..queues).map(|_| Presence::default()).collect(),
+            stopping: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Passes a request on to the bulk thread with the least to do.
+    ///
+    /// # Errors
+    /// The entry, when it could not be passed on.
+    pub(super) fn to_bulk(&self, entry: Entry) -> Result<(), Entry> {
+        let load = |thread: &&BulkThread| thread.load.load(Ordering::Relaxed);
+        let Some(thread) = self.bulk.iter().min_by_key(load) else { return Err(entry) };
+        thread.load.fetch_add(1, Ordering::Relaxed);
+        thread.address.hand(entry).map_err(|(entry, error)| {
+            thread.load.fetch_sub(1, Ordering::Relaxed);
+            log::error!("a request could not be passed on: {error}");
+            entry
+        })
+    }
+
+    /// The bulk thread `index` has answered a request that was passed on to it.
+    pub(super) fn bulk_done(&self, index: usize) {
+        self.bulk[index].load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Passes a request on to the slow threads.
+    ///
+    /// # Errors
+    /// The entry, when there are none any more.
+    pub(super) fn to_slow(&self, entry: Entry) -> Result<(), Entry> {
+        let mut requests = lock(&self.slow.requests);
+        if requests.closed {
+            return Err(entry);
+        }
+        requests.waiting.push_back(entry);
+        drop(requests);
+        self.slow.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Serves what may wait, until the lane is closed and empty.
+    pub(super) fn run_slow(&self) {
+        while let Some(mut entry) = self.next_slow() {
+            serve(&mut entry, &self.service);
+            if let Err(lost) = self.to_home(entry) {
+                self.fail(&format!("an answer could not be passed on: {lost}"));
+            }
+        }
+    }
+
+    /// Brings an entry back to the thread on its queue's CPU.
+    pub(super) fn to_home(&self, entry: Entry) -> io::Result<()> {
+        let home = entry.extra().home;
+        self.homes[home].hand(entry).map_err(|(_, error)| error)
+    }
+
+    /// Counts an entry that is new to its queue.
+    pub(super) fn added(&self, queue: u16) {
+        self.queues[usize::from(queue)].entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an entry that its queue has to do without for a while. True when the queue is to get
+    /// another one in its place, so that those who ask meanwhile find one.
+    pub(super) fn leaves(&self, entry: &mut Entry) -> bool {
+        let presence = &self.queues[usize::from(entry.queue())];
+        let mut away = presence.away.load(Ordering::Relaxed);
+        if !std::mem::replace(&mut entry.extra_mut().is_away, true) {
+            away = presence.away.fetch_add(1, Ordering::Relaxed) + 1;
+        }
+        let entries = presence.entries.load(Ordering::Relaxed);
+        entries < ENTRIES_MAX && entries.saturating_sub(away) < ENTRIES_PRESENT
+    }
+
+    /// The entry is with the kernel again.
+    pub(super) fn returns(&self, entry: &mut Entry) {
+        if std::mem::take(&mut entry.extra_mut().is_away) {
+            self.queues[usize::from(entry.queue())].away.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Ends the connection for a reason that nobody can mend.
+    pub(super) fn fail(&self, reason: &str) {
+        if self.is_stopping() {
+            return;
+        }
+        log::error!("{reason}; the connection is ended");
+        lock(&self.failure).get_or_insert_with(|| reason.to_owned());
+        self.service.device.abort();
+    }
+
+    /// Why the connection was ended from this side.
+    pub(super) fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
+    /// No request comes any more: the slow threads end with what they have.
+    pub(super) fn close_slow(&self) {
+        self.stopping.store(true, Ordering::Release);
+        lock(&self.slow.requests).closed = true;
+        self.slow.arrived.notify_all();
+    }
+
+    /// Makes the other threads look at whether to end.
+    pub(super) fn wake_all(&self) {
+        for address in self.homes.iter().chain(self.bulk.iter().map(|thread| &thread.address)) {
+            // One whose thread has ended needs no waking.
+            let _ = address.wake();
+        }
+    }
+
+    fn next_slow(&self) -> Option<Entry> {
+        let mut requests = lock(&self.slow.requests);
+        loop {
+            if let Some(entry) = requests.waiting.pop_front() {
+                return Some(entry);
+            }
+            if requests.closed {
+                return None;
+            }
+            let waited = self.slow.arrived.wait(requests);
+            requests = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a queue has at hand while others are away: one for each of its threads.
+const ENTRIES_PRESENT: usize = 2;
+/// Entries of a queue at most. While all of them wait, so does whoever asks on that CPU.
+const ENTRIES_MAX: usize = 64;

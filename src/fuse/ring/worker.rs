@@ -1,0 +1,165 @@
+//! The threads that have rings. A home thread is pinned to the CPU of its queue and serves what is
+//! short there and then; a bulk thread moves data, and what else reaches it goes home.
+
+use std::io;
+use std::sync::Arc;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::super::negotiate::MAX_WRITE;
+use super::entry::{Entry, Ticket, commit_id, lane, serve};
+use super::lanes::Lanes;
+use super::serve::Lane;
+use crate::sys::uring::{Event, Ring, Slot};
+
+/// What a thread with a ring is there for.
+#[derive(Debug, Clone)]
+pub(super) enum Role {
+    /// The home with this number, of the entries of these queues.
+    Home { index: usize, queues: Vec<u16>, cpu: Option<usize> },
+    /// The bulk thread with this number.
+    Bulk { index: usize },
+}
+
+/// A thread with a ring.
+pub(super) struct Worker {
+    ring: Ring<Ticket>,
+    role: Role,
+    lanes: Arc<Lanes>,
+}
+
+impl Role {
+    /// Moves the calling thread to where it belongs.
+    pub(super) fn settle(&self) {
+        let Self::Home { cpu: Some(cpu), .. } = self else { return };
+        let mut cpus = CpuSet::new();
+        cpus.set(*cpu);
+        if let Err(errno) = sched_setaffinity(None, &cpus) {
+            log::debug!("CPU {cpu}: its thread runs anywhere: {errno}");
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn new(ring: Ring<Ticket>, role: Role, lanes: Arc<Lanes>) -> Self {
+        Self { ring, role, lanes }
+    }
+
+    /// Registers the entries of a home thread.
+    ///
+    /// # Errors
+    /// What the kernel refused the first of them with.
+    pub(super) fn register(&mut self) -> io::Result<()> {
+        let Role::Home { index, queues, .. } = self.role.clone() else { return Ok(()) };
+        for queue in queues {
+            self.add_entry(queue, index)?;
+        }
+        self.ring.submit()?;
+        while let Some(event) = self.ring.next_event() {
+            match event {
+                // Whoever was quick to use the mount may have ended it by now.
+                Event::Ended(_, error) if !has_ended(&error) => return Err(error),
+                other => self.take(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves until the connection ends.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        while !(self.lanes.is_stopping() && self.ring.outstanding() == 0) {
+            self.ring.wait()?;
+            while let Some(event) = self.ring.next_event() {
+                self.take(event);
+                if self.ring.has_event() {
+                    // Whoever waits for the answer need not wait for the next request's.
+                    self.ring.submit()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event<Ticket>) {
+        match event {
+            Event::Woken => {}
+            Event::Ended(entry, error) => self.ended(&entry, &error),
+            Event::Ready(entry) => self.route(entry, false),
+            Event::Handed(entry) if entry.extra().is_answered => self.commit(entry),
+            Event::Handed(entry) => self.route(entry, true),
+        }
+    }
+
+    fn route(&mut self, mut entry: Entry, was_handed: bool) {
+        match (lane(&entry, &self.lanes.service), &self.role) {
+            (Lane::Here, Role::Home { .. }) => self.answer(entry),
+            (Lane::Bulk, &Role::Bulk { index }) => {
+                self.answer(entry);
+                if was_handed {
+                    self.lanes.bulk_done(index);
+                }
+            }
+            (Lane::Here, Role::Bulk { .. }) => {
+                if let Err(error) = self.lanes.to_home(entry) {
+                    self.lanes.fail(&format!("a request could not be passed on: {error}"));
+                }
+            }
+            (lane, _) => {
+                if self.lanes.leaves(&mut entry) {
+                    self.add_spare(&entry);
+                }
+                let passed_on = match lane {
+                    Lane::Bulk => self.lanes.to_bulk(entry),
+                    _ => self.lanes.to_slow(entry),
+                };
+                if let Err(entry) = passed_on {
+                    self.answer(entry);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, mut entry: Entry) {
+        serve(&mut entry, &self.lanes.service);
+        self.commit(entry);
+    }
+
+    fn commit(&mut self, mut entry: Entry) {
+        self.lanes.returns(&mut entry);
+        entry.extra_mut().is_answered = false;
+        let device = Arc::clone(&self.lanes.service.device);
+        let commit_id = commit_id(&entry);
+        self.ring.commit(&device, commit_id, entry);
+    }
+
+    /// Another entry for the queue of one that leaves. Without it the queue is only slower.
+    fn add_spare(&mut self, leaving: &Entry) {
+        if let Err(error) = self.add_entry(leaving.queue(), leaving.extra().home) {
+            log::debug!("queue {}: no further entry: {error}", leaving.queue());
+        }
+    }
+
+    fn add_entry(&mut self, queue: u16, home: usize) -> io::Result<()> {
+        let slot = Slot::new(PAYLOAD_BYTES, queue, Ticket::of(home))?;
+        let device = Arc::clone(&self.lanes.service.device);
+        self.ring.register(&device, slot);
+        self.lanes.added(queue);
+        Ok(())
+    }
+
+    /// At the end of a connection all entries end. While it lives, one that does is one less to
+    /// serve its queue, and somebody may wait for its answer.
+    fn ended(&self, entry: &Entry, error: &io::Error) {
+        if !has_ended(error) {
+            self.lanes.fail(&format!("queue {}: an entry was lost: {error}", entry.queue()));
+        }
+    }
+}
+
+/// Whether this is how a connection ends.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
+/// The kernel takes no less than it may have to put there.
+const PAYLOAD_BYTES: usize = MAX_WRITE as usize;
