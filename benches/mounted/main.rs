@@ -1,97 +1,123 @@
 //! The benchmark of mounts: each workload on each system over the same backing store, in
 //! interleaved rounds, so that what else the machine does falls on all alike. Prints medians
-//! and their ratios to native and to mode managed, as a table or as JSON.
+//! and ratios, what the daemons spent, and on request JSON and a chart.
 //!
-//! Usage: scripts/bench [--rounds N] [--backing DIR]... [--only WORKLOAD]
-//!                      [--systems NAME,...] [--json FILE]
+//! `scripts/bench --help` tells how to call it.
 
+mod arguments;
+mod chart;
+mod json;
+mod machine;
+mod measure;
+mod place;
 mod report;
 mod systems;
+mod table;
 mod workloads;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use arguments::Arguments;
+use place::Place;
 use report::Report;
-use systems::System;
+use systems::{Scope, System};
 use workloads::Workload;
-
-/// What is asked for on the command line.
-struct Arguments {
-    rounds: usize,
-    backings: Vec<PathBuf>,
-    only: Option<String>,
-    systems: Option<String>,
-    json: Option<PathBuf>,
-}
 
 fn main() {
     let arguments = Arguments::parse();
-    let mut report = Report::default();
+    let mut report = Report::new(&arguments);
+    let begin = Instant::now();
+    // Nobody wants to unmount by hand what an interrupted run has left.
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&ended));
+        registered.expect("these signals can be caught");
+    }
     for backing in &arguments.backings {
-        let scratch = tempfile::Builder::new().prefix("ssefs-bench-").tempdir_in(backing);
-        let scratch = scratch.unwrap_or_else(|error| panic!("{}: {error}", backing.display()));
-        let systems = System::start_all(scratch.path(), arguments.systems.as_deref());
-        for workload in Workload::ALL {
-            if arguments.only.as_ref().is_some_and(|only| only != workload.name()) {
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
+        let directory = backing.directory();
+        let scratch = tempfile::Builder::new().prefix("ssefs-bench-").tempdir_in(directory);
+        let scratch = scratch.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let systems = System::start_all(scratch.path(), |name, scope| arguments.wants(name, scope));
+        let kit = scratch.path().join("kit");
+        std::fs::create_dir(&kit).expect("the scratch directory can be written");
+        for workload in Workload::all() {
+            if !arguments.has_chosen(workload) || ended.load(Ordering::Relaxed) {
                 continue;
             }
-            eprintln!("{}: {} on {} systems", backing.display(), workload.name(), systems.len());
-            for system in &systems {
-                workload.prepare(system.directory());
-            }
-            for _ in 0..arguments.rounds {
-                // In small pieces: a machine that others use too changes from second to second.
-                let mut times = vec![Duration::ZERO; systems.len()];
-                for piece in 0..workloads::PIECES {
-                    for (system, time) in systems.iter().zip(&mut times) {
-                        *time += workload.run(system.directory(), piece);
-                    }
-                }
-                for (system, time) in systems.iter().zip(times) {
-                    report.add(backing, workload, system.name(), time / workloads::OPERATIONS);
-                }
-            }
+            let is_for = |system: &&System| {
+                system.scope() != Scope::Modes
+                    || workload.compares_modes
+                    || arguments.names(system.name())
+            };
+            let places: Vec<Place> = systems
+                .iter()
+                .filter(is_for)
+                .map(|system| Place::new(system, &kit, arguments.scale()))
+                .collect();
+            let (seconds, count) = (begin.elapsed().as_secs(), places.len());
+            eprintln!("{seconds:5} s: {} on {} ({count} systems)", workload.name, backing.label());
+            run(workload, places, arguments.rounds, &ended, |place| {
+                report.add(backing.label(), workload, place);
+            });
         }
     }
-    report.print();
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, report.to_json()).expect("the JSON file can be written");
-    }
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed =
-            Self { rounds: 15, backings: Vec::new(), only: None, systems: None, json: None };
-        let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-        while let Some(name) = arguments.next() {
-            let mut value = || arguments.next().unwrap_or_else(|| usage());
-            match name.as_str() {
-                "--rounds" => parsed.rounds = value().parse().unwrap_or_else(|_| usage()),
-                "--backing" => parsed.backings.push(value().into()),
-                "--only" => parsed.only = Some(value()),
-                "--systems" => parsed.systems = Some(value()),
-                "--json" => parsed.json = Some(value().into()),
-                _ => usage(),
-            }
-        }
-        if parsed.backings.is_empty() {
-            parsed.backings = vec!["/dev/shm".into(), "/var/tmp".into()];
-        }
-        parsed
+    print!("{}", table::print(&report));
+    for (path, text) in [
+        (&arguments.json, json::of(&report)),
+        (&arguments.chart, chart::of(&report)),
+        (&arguments.table, table::print(&report)),
+    ] {
+        let Some(path) = path else { continue };
+        let written = std::fs::write(path, text);
+        written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }
 
-fn usage() -> ! {
-    let names: Vec<_> = Workload::ALL.iter().map(|workload| workload.name()).collect();
-    eprintln!(
-        "usage: scripts/bench [--rounds N] [--backing DIR]... [--only WORKLOAD] \
-                 [--systems NAME,...] [--json FILE]\n\
-         systems: native, managed, kms, kms-sync-always, kms-uses, kms-bucket-key, supplied, \
-                 gocryptfs\n\
-         workloads: {}",
-        names.join(", ")
-    );
-    std::process::exit(2);
+/// Runs all rounds, until `ended`; `finish` is told of each place after each round. A system on
+/// which the workload fails is left out of it from then on.
+fn run(
+    workload: &Workload,
+    mut places: Vec<Place>,
+    rounds: usize,
+    ended: &AtomicBool,
+    mut finish: impl FnMut(&Place),
+) {
+    let attempt = |place: &Place, work: &dyn Fn()| {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        if outcome.is_err() {
+            eprintln!("{} fails on {} and is left out", workload.name, place.system().name());
+        }
+        outcome.is_ok()
+    };
+    places.retain(|place| {
+        place.system().forget_peak();
+        attempt(place, &|| (workload.prepare)(place))
+    });
+    for round in 0..rounds {
+        // In small pieces: a machine that others use too changes from second to second.
+        for piece in 0..workload.pieces {
+            if ended.load(Ordering::Relaxed) {
+                return;
+            }
+            // Nobody always comes after the same one.
+            let turn = (round + piece as usize) % places.len().max(1);
+            let (last, first) = places.split_at(turn);
+            let in_turn = first.iter().chain(last);
+            let failed = in_turn.filter(|place| !attempt(place, &|| (workload.run)(place, piece)));
+            let failed: Vec<&str> = failed.map(|place| place.system().name()).collect();
+            places.retain(|place| !failed.contains(&place.system().name()));
+        }
+        places.iter().for_each(&mut finish);
+    }
+    for place in &places {
+        attempt(place, &|| (workload.clean)(place));
+    }
 }

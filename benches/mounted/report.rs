@@ -1,104 +1,157 @@
-//! Medians and ratios.
+//! What was measured, as medians and ratios.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::ops::AddAssign;
 
-use serde_json::{Value, json};
+use crate::arguments::Arguments;
+use crate::machine;
+use crate::measure::Spent;
+use crate::place::{Amount, Place};
+use crate::workloads::{Row, Unit, Workload};
 
-use crate::workloads::Workload;
-
-/// All measurements: for each backing store and workload, the systems in their order with the
-/// times of their rounds.
-#[derive(Default)]
+/// All measurements.
 pub struct Report {
-    measured: BTreeMap<(PathBuf, Workload), Vec<Rounds>>,
+    pub machine: String,
+    pub rounds: usize,
+    pub quick: bool,
+    pub lines: Vec<Line>,
 }
 
-/// A system and the times of its rounds.
-type Rounds = (&'static str, Vec<Duration>);
+/// One row on one backing store.
+pub struct Line {
+    pub backing: String,
+    pub row: &'static Row,
+    pub cells: Vec<Cell>,
+}
 
-struct Line {
-    system: &'static str,
-    median_us: f64,
-    to_native: f64,
-    to_managed: f64,
+/// One system in a row.
+pub struct Cell {
+    pub system: &'static str,
+    /// For each round, seconds for one operation or one byte.
+    pub rounds: Vec<f64>,
+    pub peak_kib: u64,
+    total: Total,
+}
+
+/// Over all rounds.
+#[derive(Clone, Copy, Default)]
+struct Total {
+    seconds: f64,
+    operations: u64,
+    bytes: u64,
+    spent: Spent,
 }
 
 impl Report {
-    /// Adds one round.
-    pub fn add(
-        &mut self,
-        backing: &Path,
-        workload: Workload,
-        system: &'static str,
-        time: Duration,
-    ) {
-        let systems = self.measured.entry((backing.to_owned(), workload)).or_default();
-        match systems.iter_mut().find(|(name, _)| *name == system) {
-            Some((_, rounds)) => rounds.push(time),
-            None => systems.push((system, vec![time])),
-        }
+    pub fn new(arguments: &Arguments) -> Self {
+        let (rounds, quick) = (arguments.rounds, arguments.quick);
+        Self { machine: machine::description(), rounds, quick, lines: Vec::new() }
     }
 
-    /// Prints a table for each backing store and workload.
-    pub fn print(&self) {
-        for ((backing, workload), systems) in &self.measured {
-            let rounds = systems.first().map_or(0, |(_, rounds)| rounds.len());
-            println!("\n{} on {}, {rounds} rounds", workload.description(), backing.display());
-            println!("{:24} {:>10} {:>10} {:>10}", "", "median us", "to native", "to managed");
-            for Line { system, median_us, to_native, to_managed } in lines(systems) {
-                let (native, managed) = (shown(to_native), shown(to_managed));
-                println!("{system:24} {median_us:>10.2} {native:>10} {managed:>10}");
+    /// Adds a round of one system.
+    pub fn add(&mut self, backing: &str, workload: &'static Workload, place: &Place) {
+        let measured = place.take_measured();
+        for row in workload.rows {
+            let mut round = Total::default();
+            for piece in measured.iter().filter(|piece| piece.row == row.name) {
+                round += Total::of(piece.seconds, piece.amount, piece.spent);
             }
+            let cell = self.cell(backing, row, place.system().name());
+            cell.rounds.push(round.seconds_for_one(row.unit));
+            cell.total += round;
+            cell.peak_kib = cell.peak_kib.max(place.system().peak_kib());
         }
     }
 
-    /// The same for programs.
-    pub fn to_json(&self) -> String {
-        let tables = self.measured.iter().map(|((backing, workload), systems)| {
-            let lines: Vec<Value> = lines(systems)
-                .map(|line| {
-                    json!({
-                        "system": line.system,
-                        "median_us": line.median_us,
-                        "ratio_to_native": line.to_native,
-                        "ratio_to_managed": line.to_managed,
-                    })
-                })
-                .collect();
-            json!({"backing": backing, "workload": workload.name(), "systems": lines})
+    fn cell(&mut self, backing: &str, row: &'static Row, system: &'static str) -> &mut Cell {
+        let is_it = |line: &Line| line.backing == backing && line.row.name == row.name;
+        let at = self.lines.iter().position(is_it).unwrap_or_else(|| {
+            self.lines.push(Line { backing: backing.to_owned(), row, cells: Vec::new() });
+            self.lines.len() - 1
         });
-        serde_json::to_string_pretty(&tables.collect::<Vec<_>>()).expect("plain data")
+        let cells = &mut self.lines[at].cells;
+        let at = cells.iter().position(|cell| cell.system == system).unwrap_or_else(|| {
+            let (rounds, total) = (Vec::new(), Total::default());
+            cells.push(Cell { system, rounds, peak_kib: 0, total });
+            cells.len() - 1
+        });
+        &mut cells[at]
     }
 }
 
-/// A system's ratio is the median of the ratios of its rounds: both parts of a ratio saw the
-/// machine at about the same time.
-fn lines<'a>(systems: &'a [(&'static str, Vec<Duration>)]) -> impl Iterator<Item = Line> + use<'a> {
-    let of = |name| systems.iter().find(|(system, _)| *system == name).map(|(_, rounds)| rounds);
-    let (native, managed) = (of("native"), of("managed"));
-    systems.iter().map(move |(system, rounds)| {
-        let seconds = rounds.iter().map(Duration::as_secs_f64);
-        let ratio_to = |other: Option<&Vec<Duration>>| {
-            let other = other.into_iter().flatten().map(Duration::as_secs_f64);
-            median(seconds.clone().zip(other).map(|(one, other)| one / other).collect())
+impl Line {
+    /// A system's cell.
+    pub fn of(&self, system: &str) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.system == system)
+    }
+
+    /// How many times as fast as the other a system is. The median of the ratios of the rounds:
+    /// both parts of a ratio saw the machine at about the same time.
+    pub fn speed(&self, system: &str, other: &str) -> Option<f64> {
+        let (system, other) = (self.of(system)?, self.of(other)?);
+        let rounds = system.rounds.iter().zip(&other.rounds);
+        median(rounds.map(|(seconds, other)| other / seconds).collect())
+    }
+}
+
+impl Cell {
+    /// The median of its rounds, in the row's unit.
+    pub fn value(&self, unit: Unit) -> Option<f64> {
+        median(self.rounds.clone()).map(|seconds| unit.value(seconds))
+    }
+
+    /// Requests of the kernel to the daemon, for one operation.
+    pub fn requests(&self) -> Option<f64> {
+        self.for_one_operation(self.total.spent.requests)
+    }
+
+    /// Flushes of the backing store, for one operation.
+    pub fn flushes(&self) -> Option<f64> {
+        self.for_one_operation(self.total.spent.flushes)
+    }
+
+    /// Processor seconds of the daemon for a GiB, or for 1000 operations.
+    pub fn processor(&self, unit: Unit) -> Option<f64> {
+        let seconds = self.total.spent.processor?.as_secs_f64();
+        let amount = if unit.counts_bytes() {
+            self.total.bytes as f64 / f64::from(1 << 30)
+        } else {
+            self.total.operations as f64 / 1000.0
         };
-        Line {
-            system,
-            median_us: median(seconds.clone().collect()) * 1e6,
-            to_native: ratio_to(native),
-            to_managed: ratio_to(managed),
-        }
-    })
+        (amount > 0.0).then(|| seconds / amount)
+    }
+
+    fn for_one_operation(&self, count: Option<u64>) -> Option<f64> {
+        let operations = self.total.operations;
+        (operations > 0).then_some(count? as f64 / operations as f64)
+    }
 }
 
-/// A ratio, or a dash where what it is to was not measured.
-fn shown(ratio: f64) -> String {
-    if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.3}") }
+impl Total {
+    fn of(seconds: f64, amount: Amount, spent: Spent) -> Self {
+        Self { seconds, operations: amount.operations, bytes: amount.bytes, spent }
+    }
+
+    fn seconds_for_one(&self, unit: Unit) -> f64 {
+        let count = if unit.counts_bytes() { self.bytes } else { self.operations };
+        self.seconds / count as f64
+    }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+impl AddAssign for Total {
+    fn add_assign(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.operations += other.operations;
+        self.bytes += other.bytes;
+        self.spent += other.spent;
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        return values.get(middle).copied();
+    }
+    Some(f64::midpoint(*values.get(middle.checked_sub(1)?)?, *values.get(middle)?))
 }

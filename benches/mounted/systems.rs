@@ -1,69 +1,114 @@
-//! What is compared: the backing store itself, ssefs in its modes, and gocryptfs where it is
-//! installed.
+//! What is compared: the backing store itself, other encrypted file systems where they are
+//! installed, and ssefs in its modes, promises and transports. All passwords are of no worth,
+//! and key derivation is as cheap as each of them allows: mounting is not what is measured.
 
-use std::io::Write;
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::measure;
 
 /// A directory to work in, mounted or not.
 pub struct System {
     name: &'static str,
+    scope: Scope,
+    family: Family,
     directory: PathBuf,
-    mounted: bool,
+    daemon: Cell<Option<u32>>,
+    peak_kib: Cell<u64>,
 }
 
-/// The ssefs mounts: name and arguments.
-const SSEFS: [(&str, &[&str]); 6] = [
-    ("managed", &[]),
-    ("kms", KMS),
-    ("kms-sync-always", &["--mode", "kms", "--key-id", ALIAS, "--audit-sync", "always"]),
-    ("kms-uses", &["--mode", "kms", "--key-id", ALIAS, "--audit-level", "uses"]),
-    ("kms-bucket-key", &["--mode", "kms", "--key-id", ALIAS, "--bucket-key"]),
-    ("supplied", &["--mode", "supplied", "--key-file", "-"]),
+/// When a system takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Always.
+    Always,
+    /// On the workloads that compare modes.
+    Modes,
+    /// When it is named.
+    OnRequest,
+}
+
+/// How a system is made and mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Native,
+    Gocryptfs,
+    Securefs,
+    Cryfs,
+    Encfs,
+    /// With these arguments to `ssefs mount`.
+    Ssefs(&'static [&'static str]),
+}
+
+const SYSTEMS: [(&str, Scope, Family); 16] = [
+    ("native", Scope::Always, Family::Native),
+    ("gocryptfs", Scope::Always, Family::Gocryptfs),
+    ("securefs", Scope::Always, Family::Securefs),
+    ("cryfs", Scope::OnRequest, Family::Cryfs),
+    ("encfs", Scope::OnRequest, Family::Encfs),
+    ("ssefs", Scope::Always, Family::Ssefs(&[])),
+    ("ssefs-process", Scope::Always, Family::Ssefs(&["-o", "durability=process"])),
+    ("ssefs-classic", Scope::Always, Family::Ssefs(&["-o", "transport=classic"])),
+    ("ssefs-uring", Scope::OnRequest, Family::Ssefs(&["-o", "transport=uring"])),
+    ("ssefs-one-dek", Scope::Modes, Family::Ssefs(&["-o", "cache_entries=1"])),
+    ("ssefs-supplied", Scope::Modes, Family::Ssefs(&["--mode", "supplied", "--key-file", "-"])),
+    ("ssefs-kms", Scope::Modes, Family::Ssefs(KMS)),
+    ("ssefs-kms-always", Scope::Modes, Family::Ssefs(KMS_SYNCED)),
+    ("ssefs-bucket-key", Scope::Modes, Family::Ssefs(BUCKET_KEY)),
+    ("ssefs-kms-uses", Scope::OnRequest, Family::Ssefs(KMS_USES)),
+    ("ssefs-no-writeback", Scope::OnRequest, Family::Ssefs(&["-o", "writeback=off"])),
 ];
 const KMS: &[&str] = &["--mode", "kms", "--key-id", ALIAS, "--audit-sync", "interval"];
+const KMS_SYNCED: &[&str] = &["--mode", "kms", "--key-id", ALIAS, "--audit-sync", "always"];
+const KMS_USES: &[&str] = &["--mode", "kms", "--key-id", ALIAS, "--audit-level", "uses"];
+const BUCKET_KEY: &[&str] = &["--mode", "kms", "--key-id", ALIAS, "--bucket-key"];
 const ALIAS: &str = "alias/bench";
+const PASSWORD: &[u8] = b"password\n";
+
+/// The systems that there are.
+pub fn names() -> impl Iterator<Item = (&'static str, Scope)> {
+    SYSTEMS.into_iter().map(|(name, scope, _)| (name, scope))
+}
 
 impl System {
-    /// Starts those whose names are in `wanted`, or all, each in a directory of its own below
-    /// `scratch`.
-    pub fn start_all(scratch: &Path, wanted: Option<&str>) -> Vec<Self> {
-        let is_wanted =
-            |name: &str| wanted.is_none_or(|wanted| wanted.split(',').any(|one| one == name));
-        let keystore = scratch.join("keystore");
-        let ssefs = || {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_ssefs"));
-            command.arg("--keystore").arg(&keystore);
-            command
+    /// Starts those that are wanted, each in a directory of its own below `scratch`; what is
+    /// not installed, or not possible here, is left out with a word.
+    pub fn start_all(scratch: &Path, wanted: impl Fn(&str, Scope) -> bool) -> Vec<Self> {
+        let create = ["key", "create", "--alias", ALIAS];
+        let made = run(ssefs(&scratch.join("keystore")).args(create).stderr(Stdio::null()), b"");
+        made.expect("a key can be made");
+        let chosen = SYSTEMS.into_iter().filter(|(name, scope, _)| wanted(name, *scope));
+        chosen
+            .filter_map(|(name, scope, family)| Self::start(scratch, name, scope, family))
+            .collect()
+    }
+
+    fn start(scratch: &Path, name: &'static str, scope: Scope, family: Family) -> Option<Self> {
+        let directory = scratch.join(format!("{name}-mount"));
+        let system = Self {
+            name,
+            scope,
+            family,
+            directory,
+            daemon: Cell::default(),
+            peak_kib: Cell::new(0),
         };
-        run(ssefs().args(["key", "create", "--alias", ALIAS]).stderr(Stdio::null()), b"");
-        let mut systems = Vec::new();
-        if is_wanted("native") {
-            systems.push(Self::new("native", scratch, false));
+        for directory in [&system.directory, &system.backing()] {
+            fs::create_dir(directory).expect("the scratch directory can be written");
         }
-        for (name, arguments) in SSEFS.into_iter().filter(|(name, _)| is_wanted(name)) {
-            let system = Self::new(name, scratch, true);
-            let mut command = ssefs();
-            command.arg("mount").args(arguments).arg(system.backing()).arg(&system.directory);
-            run(&mut command, &[7; 32]);
-            systems.push(system);
+        if let Some(problem) = system.make().and_then(|()| system.mount()).err() {
+            eprintln!("{name} is left out: {problem}");
+            return None;
         }
-        if !is_wanted("gocryptfs") {
-            return systems;
-        }
-        if Command::new("gocryptfs").arg("-version").output().is_ok() {
-            let system = Self::new("gocryptfs", scratch, true);
-            let init = ["-q", "-init", "-scryptn", "10", "-passfile", "/dev/stdin"];
-            run(Command::new("gocryptfs").args(init).arg(system.backing()), b"password\n");
-            let mount = ["-q", "-passfile", "/dev/stdin"];
-            let mut command = Command::new("gocryptfs");
-            command.args(mount).arg(system.backing()).arg(&system.directory);
-            run(&mut command, b"password\n");
-            systems.push(system);
-        } else {
-            eprintln!("gocryptfs is not installed and is left out");
-        }
-        systems
+        Some(system)
     }
 
     /// Its name in the report.
@@ -71,17 +116,129 @@ impl System {
         self.name
     }
 
+    /// When it takes part.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
     /// Where to work.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    fn new(name: &'static str, scratch: &Path, mounted: bool) -> Self {
-        let system = Self { name, directory: scratch.join(format!("{name}-mount")), mounted };
-        for directory in [system.directory.clone(), system.backing()] {
-            std::fs::create_dir(&directory).expect("the scratch directory can be written");
+    /// The process that serves the mount.
+    pub fn daemon(&self) -> Option<u32> {
+        if self.daemon.get().is_none() {
+            let own = self.statistics().and_then(|statistics| statistics["pid"].as_u64());
+            let own = own.and_then(|pid| u32::try_from(pid).ok());
+            self.daemon.set(own.or_else(|| process_with_argument(self.directory.as_os_str())));
         }
-        system
+        self.daemon.get()
+    }
+
+    /// The counters of an ssefs mount.
+    pub fn statistics(&self) -> Option<Value> {
+        if !matches!(self.family, Family::Ssefs(_)) {
+            return None;
+        }
+        let mut buf = vec![0; 64 << 10];
+        let read = rustix::fs::getxattr(&self.directory, "user.ssefs.stats", &mut buf[..]);
+        serde_json::from_slice(&buf[..read.ok()?]).ok()
+    }
+
+    /// The most memory that its daemons have had since [`Self::forget_peak`], in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let of_daemon = self.daemon().and_then(measure::peak_kib).unwrap_or(0);
+        self.peak_kib.set(self.peak_kib.get().max(of_daemon));
+        self.peak_kib.get()
+    }
+
+    /// Starts to look for the peak anew.
+    pub fn forget_peak(&self) {
+        self.peak_kib.set(0);
+        if let Some(pid) = self.daemon() {
+            measure::forget_peak(pid);
+        }
+    }
+
+    /// Unmounts and mounts again.
+    pub fn remount(&self) {
+        if self.family != Family::Native {
+            self.peak_kib();
+            self.unmount().expect("nothing uses the mount");
+            self.mount().expect("it was mounted before");
+        }
+    }
+
+    fn make(&self) -> Result<(), String> {
+        let backing = self.backing();
+        match self.family {
+            Family::Gocryptfs => {
+                let init = ["-q", "-init", "-scryptn", "10", "-passfile", "/dev/stdin"];
+                run(Command::new("gocryptfs").args(init).arg(backing), PASSWORD)
+            }
+            Family::Securefs => {
+                let pbkdf = ["--pbkdf", "pkcs5-pbkdf2-hmac-sha256", "-r", "1"];
+                let create = ["create", "--pass", "password"];
+                run(Command::new("securefs").args(create).args(pbkdf).arg(backing), b"")
+            }
+            // These are made by the first mount.
+            Family::Native | Family::Cryfs | Family::Encfs | Family::Ssefs(_) => Ok(()),
+        }
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        let directory = &self.directory;
+        let (mut command, input) = match self.family {
+            Family::Native => return Ok(()),
+            Family::Gocryptfs => {
+                let mut command = Command::new("gocryptfs");
+                command.args(["-q", "-passfile", "/dev/stdin"]);
+                (command, PASSWORD)
+            }
+            Family::Securefs => {
+                let mut command = Command::new("securefs");
+                command.args(["mount", "-b", "--pass", "password"]);
+                (command, &b""[..])
+            }
+            Family::Cryfs => {
+                let mut command = Command::new("cryfs");
+                command.env("CRYFS_FRONTEND", "noninteractive");
+                command.env("CRYFS_NO_UPDATE_CHECK", "true");
+                command.env("CRYFS_LOCAL_STATE_DIR", directory.with_file_name("cryfs-state"));
+                (command, PASSWORD)
+            }
+            Family::Encfs => {
+                let mut command = Command::new("encfs");
+                command.args(["--standard", "--stdinpass"]);
+                (command, PASSWORD)
+            }
+            Family::Ssefs(arguments) => {
+                let mut command = ssefs(&directory.with_file_name("keystore"));
+                command.arg("mount").args(arguments);
+                (command, &[7; 32][..])
+            }
+        };
+        run(command.arg(self.backing()).arg(directory), input)?;
+        // Some answer before they serve.
+        wait_for(|| is_mount_point(directory).then_some(())).ok_or("it did not mount".to_owned())
+    }
+
+    fn unmount(&self) -> Result<(), String> {
+        let daemon = self.daemon();
+        let ssefs = env!("CARGO_BIN_EXE_ssefs");
+        let is_root = rustix::process::geteuid().is_root();
+        let unmount = || match self.family {
+            Family::Ssefs(_) => run(Command::new(ssefs).arg("unmount").arg(&self.directory), b""),
+            _ if is_root => run(Command::new("umount").arg(&self.directory), b""),
+            _ => run(Command::new("fusermount3").arg("-u").arg(&self.directory), b""),
+        };
+        // A program that looks at all mounts keeps one busy for a moment.
+        wait_for(|| unmount().ok()).ok_or_else(|| format!("{} stays mounted", self.name))?;
+        self.daemon.set(None);
+        let has_ended = |pid| !Path::new(&format!("/proc/{pid}")).exists();
+        let ended = daemon.is_none_or(|pid| wait_for(|| has_ended(pid).then_some(())).is_some());
+        if ended { Ok(()) } else { Err(format!("the daemon of {} does not end", self.name)) }
     }
 
     fn backing(&self) -> PathBuf {
@@ -91,20 +248,64 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        if self.mounted {
-            run(Command::new("umount").arg(&self.directory), b"");
+        if self.family != Family::Native && is_mount_point(&self.directory) {
+            if let Err(problem) = self.unmount() {
+                eprintln!("{problem}");
+            }
         }
     }
 }
 
-fn run(command: &mut Command, input: &[u8]) {
+fn ssefs(keystore: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ssefs"));
+    command.arg("--keystore").arg(keystore);
+    command
+}
+
+fn is_mount_point(directory: &Path) -> bool {
+    let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| stat.st_dev);
+    device(directory) != directory.parent().and_then(device)
+}
+
+/// The process that has this among its arguments: the daemon of a mount, once the command that
+/// made it has ended.
+fn process_with_argument(wanted: &OsStr) -> Option<u32> {
+    let has = |pid: &u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == wanted.as_encoded_bytes())
+    };
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.into_iter().find(has)
+}
+
+fn wait_for<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let begin = Instant::now();
+    loop {
+        let outcome = attempt();
+        if outcome.is_some() || begin.elapsed() > Duration::from_secs(20) {
+            return outcome;
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn run(command: &mut Command, input: &[u8]) -> Result<(), String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        .map_err(|error| format!("{}: {error}", command.get_program().display()))?;
     // One that has no use for its input may be gone already.
     let _ = child.stdin.take().expect("it is piped").write_all(input);
     let status = child.wait().expect("it was started");
-    assert!(status.success(), "{command:?}: {status}");
+    if status.success() {
+        return Ok(());
+    }
+    let mut message = String::new();
+    // A daemon would hold the pipe open, but one that failed has no daemon.
+    let _ = child.stderr.take().expect("it is piped").read_to_string(&mut message);
+    let first = message.lines().next().and_then(|line| line.split(';').next());
+    Err(first.unwrap_or("it says nothing").to_owned())
 }

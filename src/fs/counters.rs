@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::FileSystem;
+use crate::store::flushes;
 
 /// A report of the mount's state, as `ssefs stats` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,6 +20,8 @@ pub struct Stats {
     pub open_files: u64,
     /// Handles on them.
     pub handles: u64,
+    /// Flushes of files, directories and the file system below, since the mount.
+    pub backing_flushes: u64,
     /// The cache of unwrapped DEKs.
     pub dek_cache: DekCacheStats,
     /// Calls since the mount.
@@ -54,6 +57,7 @@ impl FileSystem {
             nodes: self.nodes.len(),
             open_files: self.open.len() as u64,
             handles: self.files.len() as u64,
+            backing_flushes: flushes::asked_for(),
             dek_cache: DekCacheStats {
                 capacity: cache.capacity,
                 ttl_s: cache.ttl_s,

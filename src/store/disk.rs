@@ -11,7 +11,7 @@ use rustix::fs::{
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 
 use super::observer::{Event, FileEvent, tell};
-use super::{BackingFile, SyncScope};
+use super::{BackingFile, SyncScope, flushes};
 
 /// An open file of the backing directory.
 #[derive(Debug)]
@@ -134,6 +134,7 @@ impl BackingFile for DiskFile {
     }
 
     fn sync(&self, scope: SyncScope) -> io::Result<()> {
+        flushes::count();
         retry_on_intr(|| match scope {
             SyncScope::Data => fdatasync(&self.fd),
             SyncScope::All => fsync(&self.fd),

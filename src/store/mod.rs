@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 
 pub mod disk;
 pub mod faulty;
+pub mod flushes;
 pub mod memory;
 pub mod observer;
 pub mod recorder;

@@ -18,6 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use super::flushes;
 use super::observer::{Event, tell};
 
 mod located;
@@ -161,6 +162,7 @@ impl DiskTree {
     /// Makes the names in the directory durable.
     pub fn sync_dir(&self, dir: &DirFd) -> io::Result<()> {
         let dir = dir.open_for_reading()?;
+        flushes::count();
         retry_on_intr(|| rustix::fs::fsync(&dir))?;
         tell(&Event::DirectorySynced);
         Ok(())
@@ -168,6 +170,7 @@ impl DiskTree {
 
     /// Makes all of the file system durable on which the backing directory lies.
     pub fn sync_file_system(&self) -> io::Result<()> {
+        flushes::count();
         rustix::fs::syncfs(self.root.open_for_reading()?)?;
         tell(&Event::FileSystemSynced);
         Ok(())

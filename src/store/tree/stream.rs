@@ -10,6 +10,7 @@ use rustix::fs::{SeekFrom, fsync, seek};
 use rustix::io::retry_on_intr;
 
 use super::FileKind;
+use crate::store::flushes;
 use crate::sys::directory::getdents;
 
 /// A directory open for reading, at some position. `.` and `..` come as the file system gives
@@ -69,6 +70,7 @@ impl DirStream {
 
     /// Makes the names in the directory durable.
     pub fn sync(&self) -> io::Result<()> {
+        flushes::count();
         Ok(retry_on_intr(|| fsync(&self.fd))?)
     }
 
