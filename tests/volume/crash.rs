@@ -30,8 +30,10 @@ fn die_in(before: &[Step], settled: bool, last: &Step, nth: u64, bytes: u64) -> 
     for step in before {
         step.apply(&file).unwrap();
     }
-    if settled {
-        file.settle().unwrap();
+    match settled {
+        true => file.settle().unwrap(),
+        // What waits for a commit is in no file yet: as after a write that the kernel holds.
+        false => file.commit().unwrap(),
     }
     plan.take_calls();
     plan.add(Fault::at(nth, EIO).of_modifications().after_bytes(bytes).then_dead());

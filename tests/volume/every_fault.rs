@@ -108,33 +108,50 @@ fn ways() -> Vec<Way> {
     ]
 }
 
-/// The models of a file that are possible: before the scenario's last steps, and after each.
-struct Models(Vec<Vec<u8>>);
+/// The models of a file that are possible.
+struct Models {
+    /// Before the scenario's last steps, and after each.
+    then: Vec<Vec<u8>>,
+    /// From the last sync before them on: what was done since may wait for a commit, which a
+    /// failed sync keeps from coming.
+    earlier: Vec<Vec<u8>>,
+}
 
 impl Models {
     fn of(scenario: &Scenario) -> Self {
         let mut model = Vec::new();
-        scenario.before.iter().for_each(|step| step.apply_to(&mut model));
-        let mut models = vec![model.clone()];
+        let mut earlier = vec![model.clone()];
+        for step in &scenario.before {
+            if matches!(step, Step::Sync) {
+                earlier.clear();
+            }
+            step.apply_to(&mut model);
+            earlier.push(model.clone());
+        }
+        let mut then = vec![model.clone()];
         for step in &scenario.then {
             step.apply_to(&mut model);
-            models.push(model.clone());
+            then.push(model.clone());
         }
-        Self(models)
+        Self { then, earlier }
     }
 
     fn last(&self) -> &[u8] {
-        self.0.last().expect("begins with one")
+        self.then.last().expect("begins with one")
     }
 
-    /// Whether each block is that of one of the models from `first` on; past its end a model
-    /// has zeros.
-    fn allow(&self, now: &[u8], first: usize) -> bool {
-        let is_long_enough = self.0[first..].iter().any(|model| model.len() <= now.len());
-        is_long_enough
+    /// Whether each block is that of one of the models that are left after `outcome`; past its
+    /// end a model has zeros.
+    fn allow(&self, now: &[u8], outcome: &Outcome) -> bool {
+        let earlier = match outcome.sync_failed && outcome.synced == 0 {
+            true => &self.earlier[..],
+            false => &[],
+        };
+        let possible = || self.then[outcome.synced..].iter().chain(earlier);
+        possible().any(|model| model.len() <= now.len())
             && now.chunks(4096).enumerate().all(|(index, block)| {
                 let at = index * 4096;
-                self.0[first..].iter().any(|model| {
+                possible().any(|model| {
                     let stored = &model[at.min(model.len())..model.len().min(at + block.len())];
                     block.starts_with(stored) && block[stored.len()..].iter().all(|it| *it == 0)
                 })
@@ -203,13 +220,13 @@ fn fail_nth(scenario: &Scenario, models: &Models, way: Way, nth: u64) -> bool {
     }
     if way.modifications_only {
         // A full disk can be read.
-        assert!(models.allow(&read(&file, &what), outcome.synced), "{what}: while it lasts");
+        assert!(models.allow(&read(&file, &what), &outcome), "{what}: while it lasts");
     }
     plan.heal();
     // A cut that broke off while nothing could be read is looked into when the file is opened.
     let unreadable = way.from_then_on && !way.modifications_only;
     if !unreadable {
-        assert!(models.allow(&read(&file, &what), outcome.synced), "{what}: healed");
+        assert!(models.allow(&read(&file, &what), &outcome), "{what}: healed");
     }
     let settled = file.settle().and_then(|()| file.sync(SyncScope::Data));
     assert_eq!(settled.is_err(), outcome.sync_failed, "{what}: {settled:?}");
@@ -218,7 +235,7 @@ fn fail_nth(scenario: &Scenario, models: &Models, way: Way, nth: u64) -> bool {
         file.sync(SyncScope::All).unwrap_err();
     }
     if !unreadable {
-        assert!(models.allow(&read(&file, &what), outcome.synced), "{what}: settled");
+        assert!(models.allow(&read(&file, &what), &outcome), "{what}: settled");
     }
     drop(file);
     // The daemon dies, or the file is only closed; in both cases it can be used again.
@@ -227,7 +244,7 @@ fn fail_nth(scenario: &Scenario, models: &Models, way: Way, nth: u64) -> bool {
     }
     let file = volume.open(&backing).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     let now = read(&file, &what);
-    assert!(models.allow(&now, outcome.synced), "{what}: opened again");
+    assert!(models.allow(&now, &outcome), "{what}: opened again");
     scenario.then.iter().for_each(|step| step.apply(&file).unwrap());
     file.sync(SyncScope::All).unwrap();
     let again = read(&file, &what);
@@ -337,7 +354,13 @@ fn recovery_fails_at_every_call() {
             plan.heal();
             drop(opened);
             let file = volume.open(&backing).unwrap();
-            assert!(models.allow(&read(&file, &what), models.0.len() - 1), "{what}");
+            let synced = Outcome {
+                synced: models.then.len() - 1,
+                failed: None,
+                sync_failed: false,
+                struck: true,
+            };
+            assert!(models.allow(&read(&file, &what), &synced), "{what}");
             if !struck {
                 break;
             }
