@@ -248,10 +248,11 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        if self.family != Family::Native && is_mount_point(&self.directory) {
-            if let Err(problem) = self.unmount() {
-                eprintln!("{problem}");
-            }
+        if self.family != Family::Native
+            && is_mount_point(&self.directory)
+            && let Err(problem) = self.unmount()
+        {
+            eprintln!("{problem}");
         }
     }
 }

@@ -14,7 +14,7 @@ use super::open::Purpose;
 use super::open_table::OpenInode;
 use super::{FileSystem, FsError, NodeId};
 use crate::format::FileId;
-use crate::store::tree::{DirFd, RenameMode};
+use crate::store::tree::{DirFd, FileKind, RenameMode, Stat};
 use crate::store::{BackingFile, SyncScope};
 use crate::volume::Durability;
 
@@ -114,15 +114,19 @@ impl FileSystem {
         to: (&DirFd, &OsStr),
         mode: RenameMode,
     ) -> Result<(), FsError> {
-        let object =
-            |(directory, name)| self.tree.stat(directory, name).map(|stat| ObjectId::of(&stat));
+        // Only files have content; a number among the closed ones may have gone to another object.
+        let sync = |stat: Stat| match stat.kind() {
+            FileKind::Regular => self.sync_object(ObjectId::of(&stat)),
+            _ => Ok(()),
+        };
         if mode == RenameMode::NoReplace || self.volume.durability() == Durability::Process {
             return Ok(());
         }
         // What is not there, or cannot be looked at, is for the rename itself to find.
-        let (Ok(moved), Ok(replaced)) = (object(from), object(to)) else { return Ok(()) };
-        self.sync_object(moved)?;
-        if mode == RenameMode::Exchange { self.sync_object(replaced) } else { Ok(()) }
+        let stat = |(directory, name)| self.tree.stat(directory, name);
+        let (Ok(moved), Ok(replaced)) = (stat(from), stat(to)) else { return Ok(()) };
+        sync(moved)?;
+        if mode == RenameMode::Exchange { sync(replaced) } else { Ok(()) }
     }
 
     fn sync_object(&self, object: ObjectId) -> Result<(), FsError> {
@@ -154,6 +158,23 @@ const LEFT_ALLOCATED: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The number of a file that is gone may be that of a directory now.
+    #[test]
+    fn a_directory_with_the_number_of_a_closed_file_is_renamed_as_any_other() {
+        use rustix::io::Errno;
+
+        use super::super::tests::{Fixture, ROOT_CALLER, os};
+        let fx = Fixture::new();
+        let root = NodeId::ROOT;
+        let made = |name| fx.fs.make_directory(ROOT_CALLER, root, os(name), 0o755, 0).unwrap().node;
+        let (from, to) = (made("from"), made("to"));
+        fx.create(to, "file", b"text");
+        let (object, _) = fx.fs.nodes.object(from).unwrap();
+        fx.fs.closed_unsynced.note(object, FileId([7; 16]));
+        let refused = fx.fs.rename(root, os("from"), root, os("to"), 0).unwrap_err();
+        assert!(refused.is(Errno::NOTEMPTY), "{refused}");
+    }
 
     #[test]
     fn an_object_waits_for_a_sync_that_began_after_its_close() {
