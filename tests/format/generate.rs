@@ -49,6 +49,9 @@ pub fn generate(base: &Path) {
         let _ = fs::remove_file(frozen.volume(base).join(".ssefs/lock"));
     }
     fs::remove_file(keystore_dir(base).join("lock")).unwrap();
+    // Nor is the log of this program's use of the keys.
+    fs::remove_dir_all(keystore_dir(base).join("audit")).unwrap();
+    let _ = fs::remove_file(keystore_dir(base).join("audit-log.record"));
 }
 
 fn supplied(base: &Path) {
