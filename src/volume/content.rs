@@ -298,35 +298,34 @@ impl Content {
 
     /// The page that holds the entry of `block`: from the cache, or read and kept.
     pub(super) fn entry_page(&self, block: BlockIndex) -> Result<Arc<Page>, VolumeError> {
-        let sealing = self.sealing()?;
-        let (index, _) = entry_place(block);
-        if index == PageIndex(0) {
-            return Ok(Arc::new(*sealing.pages.first));
+        let (page, was_read) = self.find_entry_page(block)?;
+        if was_read {
+            self.sealing()?.pages.keep(entry_place(block).0, Arc::clone(&page));
         }
-        if let Some(page) = sealing.pages.tag_page(index) {
-            return Ok(page);
-        }
-        let page = self.entry_page_uncached(block)?;
-        sealing.pages.keep(index, Arc::clone(&page));
         Ok(page)
     }
 
     /// The same, not kept: for whoever goes through all of them.
     pub(super) fn entry_page_uncached(&self, block: BlockIndex) -> Result<Arc<Page>, VolumeError> {
+        Ok(self.find_entry_page(block)?.0)
+    }
+
+    /// The page, and whether it had to be read.
+    fn find_entry_page(&self, block: BlockIndex) -> Result<(Arc<Page>, bool), VolumeError> {
         let sealing = self.sealing()?;
         let (index, _) = entry_place(block);
         if index == PageIndex(0) {
-            return Ok(Arc::new(*sealing.pages.first));
+            return Ok((Arc::new(*sealing.pages.first), false));
         }
         if let Some(page) = sealing.pages.tag_page(index) {
-            return Ok(page);
+            return Ok((page, false));
         }
         let mut page = [0; PAGE_LEN as usize];
         let read = self.backing.read_at(&mut page, index.start().0)?;
         if read < page.len() && block.group_start().0 < blocks_in(self.size) {
             return Err(self.tampered(block, "the page of its entry is cut off"));
         }
-        Ok(Arc::new(page))
+        Ok((Arc::new(page), true))
     }
 
     /// Where the backing file ends when the plaintext has `size` bytes.
