@@ -14,6 +14,9 @@ pub struct Arguments {
     pub chart: Option<PathBuf>,
     pub table: Option<PathBuf>,
     pub quick: bool,
+    /// Whether costs are measured by size, and not by system.
+    pub scale: bool,
+    largest_tree: Option<u64>,
     only: Vec<String>,
     systems: Vec<String>,
 }
@@ -44,6 +47,8 @@ impl Arguments {
             chart: None,
             table: None,
             quick: false,
+            scale: false,
+            largest_tree: None,
             only: Vec::new(),
             systems: Vec::new(),
         };
@@ -53,24 +58,33 @@ impl Arguments {
                 print!("{}", help());
                 std::process::exit(0);
             }
-            if name == "--quick" {
-                parsed.quick = true;
-                continue;
-            }
-            let Some(value) = arguments.next() else { wrong(&name) };
-            let names = || value.split(',').map(str::to_owned);
             match name.as_str() {
-                "--rounds" => parsed.rounds = value.parse().unwrap_or_else(|_| wrong(&value)),
-                "--backing" => parsed.backings.extend(names().map(Backing)),
-                "--only" => parsed.only.extend(names()),
-                "--systems" => parsed.systems.extend(names()),
-                "--json" => parsed.json = Some(value.into()),
-                "--chart" => parsed.chart = Some(value.into()),
-                "--table" => parsed.table = Some(value.into()),
-                _ => wrong(&name),
+                "--quick" => parsed.quick = true,
+                "--scale" => parsed.scale = true,
+                _ => {
+                    let Some(value) = arguments.next() else { wrong(&name) };
+                    parsed.take(&name, &value);
+                }
             }
         }
         parsed.complete()
+    }
+
+    fn take(&mut self, name: &str, value: &str) {
+        let names = || value.split(',').map(str::to_owned);
+        match name {
+            "--rounds" => self.rounds = value.parse().unwrap_or_else(|_| wrong(value)),
+            "--largest-tree" => {
+                self.largest_tree = Some(value.parse().unwrap_or_else(|_| wrong(value)));
+            }
+            "--backing" => self.backings.extend(names().map(Backing)),
+            "--only" => self.only.extend(names()),
+            "--systems" => self.systems.extend(names()),
+            "--json" => self.json = Some(value.into()),
+            "--chart" => self.chart = Some(value.into()),
+            "--table" => self.table = Some(value.into()),
+            _ => wrong(name),
+        }
     }
 
     fn complete(mut self) -> Self {
@@ -96,6 +110,16 @@ impl Arguments {
     /// Whether a system takes part.
     pub fn wants(&self, name: &str, scope: Scope) -> bool {
         if self.systems.is_empty() { scope != Scope::OnRequest } else { self.names(name) }
+    }
+
+    /// Whether no system was chosen.
+    pub fn wants_all(&self) -> bool {
+        self.systems.is_empty()
+    }
+
+    /// Files of the largest tree that costs are measured on.
+    pub fn largest_tree(&self) -> u64 {
+        self.largest_tree.unwrap_or(if self.quick { 10_000 } else { 1_000_000 })
     }
 
     /// Whether a system was asked for by name.
@@ -184,6 +208,10 @@ Usage: scripts/bench [options]
                       directories [default: tmpfs,disk]
   --only LIST         these workloads or rows only
   --systems LIST      these systems only; ratios need gocryptfs and native among them
+  --scale             instead: what a file costs among 1 thousand to 1 million, and a byte in
+                      files of 1 MiB to 100 GiB (with holes), on the first backing; of ssefs
+                      unless systems are named. A million files take 10 GiB and some minutes
+  --largest-tree N    the most files for --scale [default: 1000000, with --quick 10000]
   --table FILE        write the tables to a file too
   --json FILE         write all figures as JSON
   --chart FILE        draw speeds relative to gocryptfs as SVG

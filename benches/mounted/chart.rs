@@ -121,7 +121,8 @@ fn class_of(system: &str) -> usize {
     BARS.iter().position(|bar| *bar == system).unwrap_or(BARS.len())
 }
 
-fn escaped(text: &str) -> String {
+/// Text as it may stand in SVG.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
@@ -132,11 +133,13 @@ const LEFT: u32 = 140;
 const TOP: u32 = 66;
 const BAR: u32 = 8;
 const GAP: u32 = 7;
-const STYLE: &str = "<style>\
+/// Colours of the first six things that are drawn, `s` for areas and `l` for lines.
+pub const STYLE: &str = "<style>\
 text{font:12px sans-serif;fill:#1f2328}.title{font-weight:bold;font-size:14px}\
-.tick{text-anchor:middle;font-size:10px}.name{text-anchor:end}\
+.key{font-size:11px}.tick{text-anchor:middle;font-size:10px}.name{text-anchor:end}\
 .grid{stroke:#8c959f;stroke-opacity:.4}.one{stroke:#6e7781;stroke-width:1.5}\
 .s0{fill:#1f77d0}.s1{fill:#7db3ea}.s2{fill:#2f9e8f}.s3{fill:#e08a2e}.s4{fill:#b86ac4}\
 .s5{fill:#9a8c3c}\
+.l0{stroke:#1f77d0}.l1{stroke:#7db3ea}.l2{stroke:#2f9e8f}.l3{stroke:#e08a2e}.l4{stroke:#b86ac4}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}}\
 </style>";

@@ -11,6 +11,7 @@ mod machine;
 mod measure;
 mod place;
 mod report;
+mod scale;
 mod systems;
 mod table;
 mod workloads;
@@ -25,19 +26,39 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use arguments::Arguments;
 use place::Place;
 use report::Report;
+use scale::Scaling;
 use systems::{Scope, System};
 use workloads::Workload;
 
 fn main() {
     let arguments = Arguments::parse();
-    let mut report = Report::new(&arguments);
-    let begin = Instant::now();
     // Nobody wants to unmount by hand what an interrupted run has left.
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let registered = signal_hook::flag::register(signal, Arc::clone(&ended));
         registered.expect("these signals can be caught");
     }
+    let (table, json, chart) = if arguments.scale {
+        let scaling = Scaling::measure(&arguments, &ended);
+        (scaling.table(), scaling.json(), scaling.chart())
+    } else {
+        let report = compare(&arguments, &ended);
+        (table::print(&report), json::of(&report), chart::of(&report))
+    };
+    print!("{table}");
+    for (path, text) in
+        [(&arguments.json, json), (&arguments.chart, chart), (&arguments.table, table)]
+    {
+        let Some(path) = path else { continue };
+        let written = std::fs::write(path, text);
+        written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+/// Runs the workloads on all systems, until `ended`.
+fn compare(arguments: &Arguments, ended: &AtomicBool) -> Report {
+    let mut report = Report::new(arguments);
+    let begin = Instant::now();
     for backing in &arguments.backings {
         if ended.load(Ordering::Relaxed) {
             break;
@@ -64,21 +85,12 @@ fn main() {
                 .collect();
             let (seconds, count) = (begin.elapsed().as_secs(), places.len());
             eprintln!("{seconds:5} s: {} on {} ({count} systems)", workload.name, backing.label());
-            run(workload, places, arguments.rounds, &ended, |place| {
+            run(workload, places, arguments.rounds, ended, |place| {
                 report.add(backing.label(), workload, place);
             });
         }
     }
-    print!("{}", table::print(&report));
-    for (path, text) in [
-        (&arguments.json, json::of(&report)),
-        (&arguments.chart, chart::of(&report)),
-        (&arguments.table, table::print(&report)),
-    ] {
-        let Some(path) = path else { continue };
-        let written = std::fs::write(path, text);
-        written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    }
+    report
 }
 
 /// Runs all rounds, until `ended`; `finish` is told of each place after each round. A system on

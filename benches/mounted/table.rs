@@ -89,7 +89,7 @@ fn spent(line: &Line, cell: &Cell) -> Vec<String> {
 }
 
 /// Three digits that count.
-fn digits(value: f64) -> String {
+pub fn digits(value: f64) -> String {
     match value {
         _ if value == 0.0 => "0".to_owned(),
         _ if value < 1.0 => format!("{value:.3}"),
@@ -99,7 +99,8 @@ fn digits(value: f64) -> String {
     }
 }
 
-fn align(text: &mut String, rows: &[Vec<String>]) {
+/// Appends the rows, the first as head, in columns that are as wide as they must.
+pub fn align(text: &mut String, rows: &[Vec<String>]) {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
