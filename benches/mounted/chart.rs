@@ -127,19 +127,20 @@ pub fn escaped(text: &str) -> String {
 }
 
 /// What is drawn; a chart of everything shows nothing.
-const BARS: [&str; 6] = ["ssefs", "ssefs-process", "ssefs-classic", "securefs", "cryfs", "encfs"];
+const BARS: [&str; 7] =
+    ["ssefs-uring", "ssefs", "ssefs-classic", "ssefs-process", "securefs", "cryfs", "encfs"];
 const WIDTH: u32 = 820;
 const LEFT: u32 = 140;
 const TOP: u32 = 66;
 const BAR: u32 = 8;
 const GAP: u32 = 7;
-/// Colours of the first six things that are drawn, `s` for areas and `l` for lines.
+/// Colours of the things that are drawn, `s` for areas and `l` for lines.
 pub const STYLE: &str = "<style>\
 text{font:12px sans-serif;fill:#1f2328}.title{font-weight:bold;font-size:14px}\
 .key{font-size:11px}.tick{text-anchor:middle;font-size:10px}.name{text-anchor:end}\
 .grid{stroke:#8c959f;stroke-opacity:.4}.one{stroke:#6e7781;stroke-width:1.5}\
 .s0{fill:#1f77d0}.s1{fill:#7db3ea}.s2{fill:#2f9e8f}.s3{fill:#e08a2e}.s4{fill:#b86ac4}\
-.s5{fill:#9a8c3c}\
+.s5{fill:#9a8c3c}.s6{fill:#8c959f}\
 .l0{stroke:#1f77d0}.l1{stroke:#7db3ea}.l2{stroke:#2f9e8f}.l3{stroke:#e08a2e}.l4{stroke:#b86ac4}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}}\
 </style>";

@@ -101,6 +101,22 @@ pub struct KeyArgs {
     pub passphrase: bool,
 }
 
+/// How to work on many files, and how to tell of it.
+#[derive(Debug, Args)]
+pub struct ManyFilesArgs {
+    /// How many files to work on at once [default: one for each CPU]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `ssefs unmount`.
 #[derive(Debug, Args)]
 pub struct UnmountArgs {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::args::ManyFilesArgs;
 use crate::cli::unlock::KeyOrigin;
 
 /// `ssefs check`.
@@ -27,17 +28,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub salvage: Option<PathBuf>,
 
-    /// How many files to work on at once [default: one for each CPU]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub jobs: Option<u16>,
-
-    /// Show no progress
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Print the report as JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub many_files: ManyFilesArgs,
 
     /// The backing directory, mounted or not
     #[arg(value_name = "BACKING")]

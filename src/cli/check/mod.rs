@@ -78,7 +78,9 @@ impl Check<'_> {
     fn run(&self) -> Outcome {
         let ready = match self.open()? {
             Ok(ready) => ready,
-            Err(finding) => return report::unopened(&self.backing, &finding, self.args.json),
+            Err(finding) => {
+                return report::unopened(&self.backing, &finding, self.args.many_files.json);
+            }
         };
         let Ready { volume, metadata, holder } = ready;
         let unclean_epochs = volume.unclean_epochs();
@@ -103,7 +105,7 @@ impl Check<'_> {
             epochs_cleared: cleared,
             interrupted,
         };
-        report.conclude(self.args.json)
+        report.conclude(self.args.many_files.json)
     }
 
     /// Opens the volume; what is wrong with its own files may keep it from being opened.
@@ -154,8 +156,8 @@ impl Check<'_> {
 
     fn pass(&self, volume: &Arc<Volume>, mounted: bool) -> (Tally, Option<Failure>) {
         let total = self.total();
-        let progress = Progress::start(total, self.args.quiet);
-        let jobs = crew::jobs(self.args.jobs);
+        let progress = Progress::start(total, self.args.many_files.quiet);
+        let jobs = crew::jobs(self.args.many_files.jobs);
         let spare_threads = SpareThreads::new(jobs - 1);
         let checking = Checking {
             tree: &self.tree,
@@ -165,7 +167,7 @@ impl Check<'_> {
             mounted,
             salvage: self.salvage.as_ref(),
             spare_threads: &spare_threads,
-            voice: Voice { progress: &progress, silent: self.args.json },
+            voice: Voice { progress: &progress, silent: self.args.many_files.json },
             stop: &self.stop,
             seen: Default::default(),
             paths_overlap: self.starts.len() > 1,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::plan::Selection;
+use crate::cli::args::ManyFilesArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::unlock::KeyOrigin;
 use crate::format::{KeyId, Mode};
@@ -33,17 +34,8 @@ pub struct RewrapArgs {
     #[arg(long)]
     pub allow_lockout: bool,
 
-    /// How many files to work on at once [default: one for each CPU]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub jobs: Option<u16>,
-
-    /// Show no progress
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Print the report as JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub many_files: ManyFilesArgs,
 
     /// The backing directory, mounted or not
     #[arg(value_name = "BACKING")]

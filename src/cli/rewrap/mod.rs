@@ -58,7 +58,7 @@ pub fn run(args: &RewrapArgs, keystore: Option<PathBuf>) -> Outcome {
         },
         Err(error) => return Err(rewrap.named(error)),
     };
-    report.conclude(&rewrap.backing, args.json)
+    report.conclude(&rewrap.backing, args.many_files.json)
 }
 
 /// One run of the command.
@@ -197,8 +197,8 @@ impl<'a> Rewrap<'a> {
 
     fn pass(&self, tree: &DiskTree, task: &dyn Task) -> Passed {
         let total = Total::Files(Pass::count(&self.tree, &self.stop));
-        let progress = Progress::start(total, self.args.quiet);
-        let jobs = crew::jobs(self.args.jobs);
+        let progress = Progress::start(total, self.args.many_files.quiet);
+        let jobs = crew::jobs(self.args.many_files.jobs);
         let pass = Pass { tree, synced: &self.tree, jobs, progress: &progress, stop: &self.stop };
         let passed = pass.run(task);
         progress.finish();
