@@ -71,6 +71,7 @@ impl Default for KmsChoices {
             level: AuditLevel::Opens,
             audit: AuditOptions {
                 sync: AuditSync::Interval(SYNC_INTERVAL),
+                lease: true,
                 ..AuditOptions::default()
             },
         }

@@ -204,18 +204,29 @@ impl NodeTable {
 
     /// The path from the root, as far as it is known; for messages and the audit log only.
     pub fn path(&self, id: NodeId) -> PathBuf {
-        let mut names = Vec::new();
+        // From its end, as the names are found.
+        let mut reversed = Vec::with_capacity(USUAL_PATH_LEN);
+        let mut push = |name: &[u8]| {
+            if !reversed.is_empty() {
+                reversed.push(b'/');
+            }
+            reversed.extend(name.iter().rev());
+        };
         let mut at = id;
-        while at != NodeId::ROOT && names.len() < MAX_SHOWN_DEPTH {
+        for _ in 0..MAX_SHOWN_DEPTH {
+            if at == NodeId::ROOT {
+                break;
+            }
             let nodes = read(self.node_shard(at));
             let Some((parent, name)) = nodes.get(&at).and_then(Node::first_name) else {
-                names.push(OsString::from("(removed)"));
+                push(b"(removed)");
                 break;
             };
-            names.push(OsStr::from_bytes(name).to_owned());
+            push(name);
             at = parent;
         }
-        names.iter().rev().collect()
+        reversed.reverse();
+        PathBuf::from(OsString::from_vec(reversed))
     }
 
     /// Takes note that `name` in `parent` does not lead to the target any more. With its last
@@ -378,6 +389,7 @@ const FIRST_OF_NO_OBJECT: u64 = 1 << 63;
 /// whoever removes the last known name pins it.
 const MAX_FURTHER_NAMES: usize = 64;
 const MAX_SHOWN_DEPTH: usize = 4096;
+const USUAL_PATH_LEN: usize = 128;
 const KINDS: [FileKind; 8] = [
     FileKind::Regular,
     FileKind::Directory,

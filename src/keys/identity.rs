@@ -7,8 +7,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -25,6 +24,8 @@ pub struct Identity {
     login_uid: Option<u32>,
     executable: Option<PathBuf>,
     groups: Vec<u32>,
+    /// How the audit log writes it, once it did: each record of the process has the same.
+    recorded: OnceLock<Box<[u8]>>,
 }
 
 /// Identities of processes that ask again and again. What is remembered of a process is looked
@@ -87,6 +88,11 @@ impl Identity {
         &self.groups
     }
 
+    /// How the audit log writes it, by `write` if it never did.
+    pub(super) fn recorded(&self, write: impl FnOnce() -> Box<[u8]>) -> &[u8] {
+        self.recorded.get_or_init(write)
+    }
+
     fn named(caller: Caller, user_name: Option<Arc<str>>) -> Self {
         let proc = PathBuf::from(format!("/proc/{}", caller.pid));
         let login_uid = fs::read_to_string(proc.join("loginuid")).ok();
@@ -107,6 +113,7 @@ impl Identity {
                 .filter(|uid| *uid != NO_LOGIN),
             executable: fs::read_link(proc.join("exe")).ok(),
             groups,
+            recorded: OnceLock::new(),
         }
     }
 }

@@ -178,6 +178,12 @@ impl Keystore {
         self.dir.stamp(&file.0)
     }
 
+    /// The stamp of the keystore as a whole: another one once any record was replaced. Cheaper
+    /// than that of a record.
+    pub(super) fn own_stamp(&self) -> Result<Stamp, KeyError> {
+        self.dir.own_stamp()
+    }
+
     /// The path of the record `id`, for messages.
     pub(super) fn path_of<R: Record>(&self, id: &str) -> PathBuf {
         self.dir.path_of(&file_name::<R>(id))

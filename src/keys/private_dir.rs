@@ -197,6 +197,12 @@ impl PrivateDir {
         }
     }
 
+    /// The stamp of the directory itself, by one system call that looks up no name: another one
+    /// once a file of it was replaced, made or removed.
+    pub(super) fn own_stamp(&self) -> Result<Stamp, KeyError> {
+        fstat(&self.fd).map(|stat| Stamp::of(&stat)).map_err(|error| io_error(&self.path, error))
+    }
+
     /// The names in it.
     pub(super) fn names(&self) -> Result<Vec<String>, KeyError> {
         let failed = |error| io_error(&self.path, error);

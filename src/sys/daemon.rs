@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
@@ -104,14 +105,24 @@ impl StatusWriter {
     }
 }
 
-/// The child's id in the parent, `None` in the child.
+/// How many forks lie between the program's start and this process: what is drawn at random
+/// and kept must not be used by both sides of one.
+pub fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// The child's id in the parent, `None` in the child. The program forks nowhere else.
 fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: called with one thread only, so the child inherits no lock that another holds.
     let child = unsafe { libc::fork() };
     if child < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Pid::from_raw(child))
+    let child = Pid::from_raw(child);
+    if child.is_none() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(child)
 }
 
 fn describe(status: WaitStatus) -> String {
@@ -134,6 +145,8 @@ fn read_full(pipe: &mut File, buf: &mut [u8]) -> io::Result<usize> {
     }
     Ok(filled)
 }
+
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ssefs::keys::audit::{AuditOptions, AuditSync};
 
-use super::harness::{AppendingChild, TestLog, options, record};
+use super::harness::{AppendingChild, TestLog, leasing, options, record};
 
 #[test]
 fn threads_and_handles_share_one_chain() {
@@ -122,7 +122,7 @@ fn nothing_new_is_not_signed_again() {
 fn a_record_is_cheap() {
     const RECORDS: u32 = 20_000;
     let log = TestLog::new();
-    let open = log.open();
+    let open = log.open_with(leasing()).unwrap();
     let identity = ssefs::keys::identity::Identity::own();
     let start = Instant::now();
     for number in 0..RECORDS {

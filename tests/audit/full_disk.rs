@@ -8,7 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use ssefs::keys::KeyError;
 use ssefs::keys::audit::AuditOptions;
 
-use super::harness::{TestLog, options, record, skip};
+use super::harness::{TestLog, leasing, options, record, skip};
 
 /// A small file system in memory over a log's keystore.
 struct SmallDisk<'a>(&'a Path);
@@ -61,9 +61,18 @@ fn record_until_refused(disk: &SmallDisk<'_>, mut record: impl FnMut() -> bool) 
 
 #[test]
 fn a_record_is_refused_and_the_log_stays_whole() {
+    refused_and_whole(&options());
+}
+
+#[test]
+fn the_same_while_the_lock_is_kept() {
+    refused_and_whole(&leasing());
+}
+
+fn refused_and_whole(options: &AuditOptions) {
     let log = TestLog::new();
     let Some(disk) = SmallDisk::over(log.path()) else { return };
-    let open = log.open();
+    let open = log.open_with(options.clone()).unwrap();
     let mut written = 0;
     for _ in 0..3 {
         record_until_refused(&disk, || match record(&open, written) {

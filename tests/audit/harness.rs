@@ -104,6 +104,12 @@ impl TestLog {
         records
     }
 
+    /// The number of the last record that the head tells.
+    pub fn head_seq(&self) -> u64 {
+        let head = fs::read(self.dir().join("head")).unwrap();
+        u64::from_le_bytes(head[8..16].try_into().unwrap())
+    }
+
     /// The numbers of the recorded events, in order.
     pub fn numbers(&self) -> Vec<u64> {
         let number = |record: &Value| record["requestParameters"]["number"].as_u64();
@@ -118,7 +124,12 @@ impl TestLog {
     }
 }
 
-/// As a mount with `--audit-sync interval` would keep it.
+/// As a mount with `--audit-sync interval` keeps it.
+pub fn leasing() -> AuditOptions {
+    AuditOptions { lease: true, ..options() }
+}
+
+/// The same with the lock taken for each record alone, so that a test sees the head move.
 pub fn options() -> AuditOptions {
     AuditOptions { sync: AuditSync::Interval(Duration::from_secs(3600)), ..AuditOptions::default() }
 }
@@ -256,7 +267,7 @@ fn appending_child() {
     let mut surroundings = Surroundings::of_this_machine().unwrap();
     surroundings.syslog = PathBuf::from("/no such");
     let keystore = Arc::new(Keystore::open_or_create(Path::new(&path)).unwrap());
-    let small = AuditOptions { segment_size: 64 << 10, ..options() };
+    let small = AuditOptions { segment_size: 64 << 10, ..leasing() };
     let log = AuditLog::open_in(keystore, small, surroundings).unwrap();
     let mut out = std::io::stdout();
     let limit = std::env::var(CHILD_LIMIT).map_or(u64::MAX, |limit| limit.parse().unwrap());

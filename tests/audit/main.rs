@@ -7,6 +7,7 @@ mod crash;
 mod frozen;
 mod full_disk;
 mod harness;
+mod lease;
 mod lock;
 mod page;
 mod power_cut;

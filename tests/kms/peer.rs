@@ -23,7 +23,7 @@ impl Opened {
         let keystore = Arc::new(Keystore::open_or_create(path).unwrap());
         let mut surroundings = Surroundings::of_this_machine().unwrap();
         surroundings.syslog = path.join("no-syslog");
-        let options = AuditOptions::default();
+        let options = AuditOptions { lease: true, ..AuditOptions::default() };
         let audit = AuditLog::open_in(Arc::clone(&keystore), options, surroundings).unwrap();
         Self { kms: LocalKms::new(keystore, Arc::new(audit)), own: Identity::own() }
     }

@@ -11,9 +11,11 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{fdatasync, fstat, ftruncate};
 use serde_json::{Value, json};
 
+use super::AuditOptions;
 use super::body::write_own;
 use super::frame::{self, Link};
 use super::head::Head;
+use super::lease::Lease;
 use super::place::{Place, PlaceLock, read_from, write_at};
 use super::registration::LogKeys;
 use super::surroundings::Surroundings;
@@ -27,7 +29,10 @@ pub(super) struct Appender {
     pub(super) keystore: Arc<Keystore>,
     pub(super) keys: LogKeys,
     pub(super) surroundings: Surroundings,
-    pub(super) segment_size: u64,
+    segment_size: u64,
+    /// Whether the lock may be kept over a burst of records.
+    may_lease: bool,
+    pub(super) lease: Lease,
     pub(super) own: Identity,
     pub(super) place: Option<Place>,
     /// `None` until the log was read, and after a failure that could not be undone.
@@ -36,6 +41,8 @@ pub(super) struct Appender {
     appended: u64,
     /// The last record known to be on stable storage.
     pub(super) synced_seq: u64,
+    /// The last of them.
+    own_seq: u64,
     /// When the oldest record without a checkpoint after it was seen.
     unsigned_since: Option<Instant>,
     /// Checkpoints that the system's log is still to be told.
@@ -66,26 +73,36 @@ impl Appender {
         keystore: Arc<Keystore>,
         keys: LogKeys,
         surroundings: Surroundings,
-        segment_size: u64,
+        options: &AuditOptions,
     ) -> Self {
         Self {
             keystore,
             keys,
             surroundings,
-            segment_size,
+            segment_size: options.segment_size,
+            may_lease: options.lease,
+            lease: Lease::new(),
             own: Identity::own(),
             place: None,
             tail: None,
             appended: 0,
+            own_seq: 0,
             synced_seq: 0,
             unsigned_since: None,
             anchors: Vec::new(),
         }
     }
 
-    /// Takes the lock and reads what others have appended meanwhile. With `thorough` it is also
-    /// made sure that the files are still those of the keystore.
-    pub(super) fn enter(&mut self, thorough: bool) -> Result<PlaceLock, KeyError> {
+    /// Takes the lock and reads what others have appended meanwhile; nothing of that while the
+    /// lock is kept, then there is none to give back. With `thorough` it is also made sure that
+    /// the files are still those of the keystore.
+    pub(super) fn enter(&mut self, thorough: bool) -> Result<Option<PlaceLock>, KeyError> {
+        if self.lease.is_held() {
+            if !thorough && self.tail.is_some() && !self.lease.is_over(Instant::now()) {
+                return Ok(None);
+            }
+            self.end_lease();
+        }
         loop {
             let place = match self.place.take() {
                 Some(place) => place,
@@ -95,6 +112,9 @@ impl Appender {
                 }
             };
             let lock = place.lock()?;
+            if lock.was_waited_for() {
+                self.lease.note_others(Instant::now());
+            }
             if let Some(tail) = &self.tail {
                 let stat = fstat(&tail.file).map_err(|error| failed(&place, tail, error))?;
                 let removed = stat.st_nlink == 0
@@ -109,18 +129,64 @@ impl Appender {
                 let known = u64::try_from(stat.st_size).is_ok_and(|size| size == tail.size);
                 self.place = Some(place);
                 if !known {
+                    self.lease.note_others(Instant::now());
                     self.catch_up()?;
                 }
             } else {
                 self.place = Some(place);
                 self.load()?;
             }
-            return Ok(lock);
+            return Ok(Some(lock));
+        }
+    }
+
+    /// Gives the lock back, or keeps it if records come in a burst. Whether a lease has begun,
+    /// which somebody then has to end.
+    pub(super) fn leave(&mut self, lock: Option<PlaceLock>) -> bool {
+        let now = Instant::now();
+        match lock {
+            Some(lock) if self.may_lease => self.lease.begin(lock, now),
+            Some(_) => false,
+            None => {
+                self.lease.note_record(now);
+                false
+            }
+        }
+    }
+
+    /// Ends the lease if it is over. Whether it goes on.
+    pub(super) fn goes_on_leasing(&mut self) -> bool {
+        if self.lease.is_over(Instant::now()) {
+            self.end_lease();
+        }
+        self.lease.is_held()
+    }
+
+    /// Lets the lock go, with the head in its place; first to those who wait for it.
+    pub(super) fn end_lease(&mut self) {
+        if self.lease.is_held() && self.tail.is_some() {
+            let written = self.refresh_head();
+            let tail = self.tail();
+            let whole = fstat(&tail.file).is_ok_and(|stat| {
+                stat.st_nlink > 0 && u64::try_from(stat.st_size).is_ok_and(|size| size == tail.size)
+            });
+            if let Err(error) = &written {
+                log::warn!("{error}");
+            }
+            if written.is_err() || !whole {
+                // What became of it is found out before the next record.
+                self.tail = None;
+            }
+        }
+        self.lease.end();
+        if let Some(place) = self.place.as_ref().filter(|place| place.is_waited_for()) {
+            self.lease.note_others(Instant::now());
+            place.give_way();
         }
     }
 
     /// Appends a record, in a new segment if this one is full.
-    pub(super) fn append(&mut self, body: Vec<u8>) -> Result<(), KeyError> {
+    pub(super) fn append(&mut self, body: &mut Vec<u8>) -> Result<(), KeyError> {
         let tail = self.tail();
         let size = tail.size + body.len() as u64 + FRAME_LEN;
         if tail.size > 0 && size > self.segment_size {
@@ -142,8 +208,8 @@ impl Appender {
         name: &str,
         additional: &BTreeMap<&'static str, Value>,
     ) -> Result<(), KeyError> {
-        let body = write_own(name, &self.own, UtcTime::now(), additional);
-        self.push(body, false)
+        let mut body = write_own(name, &self.own, UtcTime::now(), additional);
+        self.push(&mut body, false)
     }
 
     /// Signs how far the chain has come.
@@ -153,8 +219,8 @@ impl Appender {
             ("signingKeyId", json!(self.keys.signer_id)),
             ("reason", json!(reason)),
         ]);
-        let body = write_own(CHECKPOINT, &self.own, UtcTime::now(), &additional);
-        self.push(body, true)?;
+        let mut body = write_own(CHECKPOINT, &self.own, UtcTime::now(), &additional);
+        self.push(&mut body, true)?;
         self.anchors.push(self.tail().link);
         Ok(())
     }
@@ -176,6 +242,11 @@ impl Appender {
     pub(super) fn unsigned(&self) -> u64 {
         let tail = self.tail();
         tail.link.seq.saturating_sub(tail.checkpoint_seq)
+    }
+
+    /// Whether a record of this process has no checkpoint after it, as far as is known.
+    pub(super) fn owes_checkpoint(&self) -> bool {
+        self.tail.as_ref().is_none_or(|tail| self.own_seq > tail.checkpoint_seq)
     }
 
     /// The checkpoints that the system's log was not told yet.
@@ -222,12 +293,13 @@ impl Appender {
         Ok(place.head_file())
     }
 
-    /// Appends one line and moves the head. When this fails the log is as it was.
-    fn push(&mut self, mut line: Vec<u8>, signed: bool) -> Result<(), KeyError> {
+    /// Appends one line and moves the head, but not with each line of a lease. When this fails
+    /// the log is as it was.
+    fn push(&mut self, line: &mut Vec<u8>, signed: bool) -> Result<(), KeyError> {
         // Taken out: unless it is put back, the log is read anew before the next record.
         let tail = self.tail.take().expect("the log was entered");
         let signer = signed.then_some(&self.keys.signer);
-        let link = frame::complete(&mut line, tail.link, signer, &self.keys.mac);
+        let link = frame::complete(line, tail.link, signer, &self.keys.mac);
         let next = Tail {
             file: Arc::clone(&tail.file),
             size: tail.size + line.len() as u64,
@@ -236,9 +308,10 @@ impl Appender {
             link,
             ..tail
         };
+        let head = self.lease.moves_head().then(|| self.head_at(&next).encode(&self.keys.mac));
         let place = self.place();
-        let head = self.head_at(&next).encode(&self.keys.mac);
-        let written = write_at(&tail.file, &line, tail.size).and_then(|()| place.write_head(&head));
+        let written = write_at(&tail.file, line, tail.size)
+            .and_then(|()| head.map_or(Ok(()), |head| place.write_head(&head)));
         if let Err(error) = written {
             let error = failed(place, &tail, error);
             let old = self.head_at(&tail).encode(&self.keys.mac);
@@ -247,6 +320,7 @@ impl Appender {
             }
             return Err(error);
         }
+        self.own_seq = link.seq;
         self.tail = Some(next);
         self.appended += 1;
         if signed {

@@ -5,38 +5,88 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::event::Event;
+use super::template::Template;
 use super::time::UtcTime;
 use crate::crypto::fill_random;
 use crate::format::KeyId;
 use crate::keys::Operation;
 use crate::keys::identity::Identity;
+use crate::sys::daemon::forks;
 
-/// Writes what happened as an object of JSON without its closing brace.
-pub(super) fn write_event(event: &Event<'_>, time: UtcTime) -> Vec<u8> {
-    let mut out = Vec::with_capacity(USUAL_LEN);
-    write_start(&mut out, time, KEY_SOURCE, event.name);
-    write_identity(&mut out, event.identity, "UnixUser");
-    let mut members = Members::new(&mut out, "requestParameters");
+/// Appends what happened as an object of JSON without its closing brace.
+pub(super) fn write_event(
+    out: &mut Vec<u8>,
+    template: &mut Template,
+    event: &Event<'_>,
+    time: UtcTime,
+) {
+    out.reserve(USUAL_LEN);
+    write_moment(out, time);
+    if template.write(out, event) {
+        return;
+    }
+    write_requester(out, event);
+    let mut members = Members::new(out, REQUEST);
     write_request(&mut members, event);
+    if let Some(target) = event.target.filter(|_| is_left(event, PATH)) {
+        members.path(PATH, target.path);
+    }
+    members.values(&event.parameters);
     members.end();
+    write_end(out, event);
+}
+
+/// Of an event with a target, from the source up to where the path's value stands; tells where
+/// the file's id is in it.
+pub(super) fn write_to_path(out: &mut Vec<u8>, event: &Event<'_>) -> Vec<Range<usize>> {
+    write_requester(out, event);
+    let mut members = Members::new(out, REQUEST);
+    let file_at = write_request(&mut members, event);
+    members.name(PATH);
+    file_at
+}
+
+/// What follows [`write_to_path`] and the path.
+pub(super) fn write_from_path(out: &mut Vec<u8>, event: &Event<'_>) {
+    out.push(b'}');
+    write_end(out, event);
+}
+
+/// How the requester is written.
+pub(super) fn identity_of<'a>(event: &Event<'a>) -> &'a [u8] {
+    event.identity.recorded(|| {
+        let mut out = Vec::new();
+        write_identity(&mut out, event.identity, "UnixUser");
+        out.into()
+    })
+}
+
+fn write_requester(out: &mut Vec<u8>, event: &Event<'_>) {
+    write_source(out, KEY_SOURCE, event.name);
+    out.extend_from_slice(identity_of(event));
+}
+
+/// What follows the request.
+fn write_end(out: &mut Vec<u8>, event: &Event<'_>) {
     if let Some(key_id) = event.key_id {
-        write_resource(&mut out, key_id);
+        write_resource(out, key_id);
     }
     out.extend_from_slice(b",\"readOnly\":");
     out.extend_from_slice(if event.read_only { b"true" } else { b"false" });
     if let Some(error) = &event.error {
         out.extend_from_slice(b",\"errorCode\":");
-        push_text(&mut out, error.code);
+        push_text(out, error.code);
         out.extend_from_slice(b",\"errorMessage\":");
-        push_text(&mut out, &error.message);
+        push_text(out, &error.message);
     }
-    let mut members = Members::new(&mut out, "additionalEventData");
+    let mut members = Members::new(out, "additionalEventData");
     if let Some(version) = event.key_version {
         members.number("keyMaterialVersion", version);
     }
@@ -45,7 +95,6 @@ pub(super) fn write_event(event: &Event<'_>, time: UtcTime) -> Vec<u8> {
     }
     members.values(&event.additional);
     members.end();
-    out
 }
 
 /// The same for what happened to the log itself, done by this process.
@@ -56,7 +105,8 @@ pub(super) fn write_own(
     additional: &BTreeMap<&'static str, Value>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(USUAL_LEN);
-    write_start(&mut out, time, LOG_SOURCE, name);
+    write_moment(&mut out, time);
+    write_source(&mut out, LOG_SOURCE, name);
     write_identity(&mut out, identity, "System");
     out.extend_from_slice(b",\"readOnly\":false");
     let mut members = Members::new(&mut out, "additionalEventData");
@@ -83,11 +133,14 @@ pub fn escape_path(path: &Path) -> String {
     text
 }
 
-fn write_start(out: &mut Vec<u8>, time: UtcTime, source: &str, name: &str) {
+fn write_moment(out: &mut Vec<u8>, time: UtcTime) {
     out.extend_from_slice(TIME_MEMBER);
     time.write_to(out);
     out.extend_from_slice(ID_MEMBER);
     push_uuid(out, EVENT_IDS.with_borrow_mut(EventIds::draw));
+}
+
+fn write_source(out: &mut Vec<u8>, source: &str, name: &str) {
     out.extend_from_slice(SOURCE_MEMBER);
     assert_eq!(out.len(), SOURCE_AT, "times and ids are of one length");
     out.extend_from_slice(source.as_bytes());
@@ -114,30 +167,38 @@ fn write_identity(out: &mut Vec<u8>, identity: &Identity, kind: &str) {
     members.end();
 }
 
-/// A member that the event gives by itself is left to it: no name stands twice.
-fn write_request(members: &mut Members<'_>, event: &Event<'_>) {
-    let is_left = |name: &str| !event.parameters.contains_key(name);
-    if let Some(key_id) = event.key_id.filter(|_| is_left("keyId")) {
+/// What was asked for, without the path; tells where the file's id stands.
+fn write_request(members: &mut Members<'_>, event: &Event<'_>) -> Vec<Range<usize>> {
+    let mut file = Vec::new();
+    let mut file_at = Vec::new();
+    if let Some(target) = &event.target {
+        super::frame::push_hex(&mut file, &target.file.0);
+    }
+    if let Some(key_id) = event.key_id.filter(|_| is_left(event, "keyId")) {
         members.text("keyId", &key_id.0);
     }
-    if !event.context.is_empty() && is_left("encryptionContext") {
-        members.pairs("encryptionContext", event.context);
+    if !event.context.is_empty() && is_left(event, "encryptionContext") {
+        members.pairs("encryptionContext", event.context, &file, &mut file_at);
     }
     if let Some(target) = &event.target {
-        if is_left("operation") {
+        if is_left(event, "operation") {
             members.text("operation", operation_name(target.operation));
         }
-        if is_left("volumeId") {
+        if is_left(event, "volumeId") {
             members.uuid("volumeId", target.volume.0);
         }
-        if is_left("fileId") {
+        if is_left(event, "fileId") {
             members.hex("fileId", &target.file.0);
-        }
-        if is_left("path") {
-            members.path("path", target.path);
+            let end = members.out.len() - 1;
+            file_at.push(end - file.len()..end);
         }
     }
-    members.values(&event.parameters);
+    file_at
+}
+
+/// A member that the event gives by itself is left to it: no name stands twice.
+fn is_left(event: &Event<'_>, name: &str) -> bool {
+    !event.parameters.contains_key(name)
 }
 
 fn operation_name(operation: Operation) -> &'static str {
@@ -192,11 +253,7 @@ impl<'a> Members<'a> {
 
     fn path(&mut self, name: &str, path: &Path) {
         self.name(name);
-        // Only what has neither other bytes nor a backslash is written as it is.
-        match path.to_str().filter(|text| !text.contains('\\')) {
-            Some(text) => push_text(self.out, text),
-            None => push_text(self.out, &escape_path(path)),
-        }
+        push_path(self.out, path);
     }
 
     fn number(&mut self, name: &str, number: u32) {
@@ -218,13 +275,24 @@ impl<'a> Members<'a> {
         self.out.push(b'"');
     }
 
-    fn pairs(&mut self, name: &str, pairs: &BTreeMap<String, String>) {
+    /// Also notes where a value is `mark`.
+    fn pairs(
+        &mut self,
+        name: &str,
+        pairs: &BTreeMap<String, String>,
+        mark: &[u8],
+        marked_at: &mut Vec<Range<usize>>,
+    ) {
         self.name(name);
         for (index, (name, value)) in pairs.iter().enumerate() {
             self.out.push(if index == 0 { b'{' } else { b',' });
             push_text(self.out, name);
             self.out.push(b':');
             push_text(self.out, value);
+            if value.as_bytes() == mark {
+                let end = self.out.len() - 1;
+                marked_at.push(end - mark.len()..end);
+            }
         }
         self.out.push(b'}');
     }
@@ -249,19 +317,19 @@ impl<'a> Members<'a> {
 struct EventIds {
     bytes: [u8; EVENT_IDS_AT_ONCE * 16],
     used: usize,
-    /// The process that drew them: after a fork they would be given out twice.
-    pid: u32,
+    /// [`forks`] when they were drawn: after one more they would be given out twice.
+    forks: u32,
 }
 
 impl EventIds {
-    const EMPTY: Self = Self { bytes: [0; EVENT_IDS_AT_ONCE * 16], used: usize::MAX, pid: 0 };
+    const EMPTY: Self = Self { bytes: [0; EVENT_IDS_AT_ONCE * 16], used: usize::MAX, forks: 0 };
 
     /// Of version 4 (RFC 9562).
     fn draw(&mut self) -> [u8; 16] {
-        let pid = std::process::id();
-        if self.used >= self.bytes.len() || self.pid != pid {
+        let forks = forks();
+        if self.used >= self.bytes.len() || self.forks != forks {
             fill_random(&mut self.bytes);
-            (self.used, self.pid) = (0, pid);
+            (self.used, self.forks) = (0, forks);
         }
         let id = self.bytes[self.used..][..16].try_into().expect("sixteen bytes");
         self.used += 16;
@@ -293,29 +361,47 @@ pub(super) fn push_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// Appends a path or another name of the system as a string of JSON.
+pub(super) fn push_path(out: &mut Vec<u8>, path: &Path) {
+    // Only what has neither other bytes nor a backslash is written as it is.
+    match path.to_str().filter(|text| !text.contains('\\')) {
+        Some(text) => push_text(out, text),
+        None => push_text(out, &escape_path(path)),
+    }
+}
+
 /// Appends a string of JSON (RFC 8259, 7).
 fn push_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
-    let mut written = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f {
-            continue;
-        }
-        out.extend_from_slice(&bytes[written..at]);
-        written = at + 1;
+    // Looked at without a way out, which the compiler makes wide instructions of.
+    if bytes.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
+        push_escaped(out, bytes);
+    } else {
+        out.extend_from_slice(bytes);
+    }
+    out.push(b'"');
+}
+
+fn push_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\t' => out.extend_from_slice(b"\\t"),
             b'\r' => out.extend_from_slice(b"\\r"),
-            _ => write!(out, "\\u{byte:04x}").expect("a vector takes all"),
+            _ if is_escaped(byte) => write!(out, "\\u{byte:04x}").expect("a vector takes all"),
+            _ => out.push(byte),
         }
     }
-    out.extend_from_slice(&bytes[written..]);
-    out.push(b'"');
 }
 
+const fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
+}
+
+const REQUEST: &str = "requestParameters";
+const PATH: &str = "path";
 /// The `eventSource` of uses of keys and changes to them.
 pub(super) const KEY_SOURCE: &str = "ssefs.kms";
 /// The `eventSource` of what happens to the log itself.
@@ -325,7 +411,7 @@ pub(super) const SOURCE_AT: usize =
     TIME_MEMBER.len() + UtcTime::TEXT_LEN + ID_MEMBER.len() + UUID_LEN + SOURCE_MEMBER.len();
 const TIME_MEMBER: &[u8] = b"{\"eventVersion\":\"1.0\",\"eventTime\":\"";
 const ID_MEMBER: &[u8] = b"\",\"eventID\":\"";
-const SOURCE_MEMBER: &[u8] = b"\",\"eventSource\":\"";
+pub(super) const SOURCE_MEMBER: &[u8] = b"\",\"eventSource\":\"";
 const UUID_LEN: usize = 36;
 const EVENT_IDS_AT_ONCE: usize = 64;
 const DIGITS: &[u8; 10] = b"0123456789";
@@ -341,6 +427,12 @@ mod tests {
     use super::super::event::{EventError, Target};
     use super::*;
     use crate::format::{FileId, VolumeId};
+
+    fn written(event: &Event<'_>, time: UtcTime) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_event(&mut out, &mut Template::default(), event, time);
+        out
+    }
 
     fn parsed(mut body: Vec<u8>) -> Value {
         body.push(b'}');
@@ -370,7 +462,7 @@ mod tests {
             parameters: BTreeMap::from([("keyId", json!("alias/x")), ("n", json!([1, null]))]),
             additional: BTreeMap::from([("bucketKey", json!(true))]),
         };
-        let record = parsed(write_event(&event, UtcTime { micros: 1 }));
+        let record = parsed(written(&event, UtcTime { micros: 1 }));
         assert_eq!(record["eventTime"], "1970-01-01T00:00:00.000001Z");
         assert_eq!(record["eventSource"], "ssefs.kms");
         assert!(record["eventID"].as_str().unwrap().parse::<uuid::Uuid>().is_ok());
@@ -396,7 +488,7 @@ mod tests {
         let drawn: std::collections::BTreeSet<_> = (0..1000).map(|_| ids.draw()).collect();
         assert_eq!(drawn.len(), 1000);
         let before = ids.draw();
-        (ids.pid, ids.used) = (0, ids.used - 16);
+        (ids.forks, ids.used) = (forks() + 1, ids.used - 16);
         assert_ne!(ids.draw(), before, "not those of another process");
     }
 
@@ -416,7 +508,7 @@ mod tests {
             parameters: BTreeMap::new(),
             additional: BTreeMap::new(),
         };
-        let record = parsed(write_event(&event, UtcTime::now()));
+        let record = parsed(written(&event, UtcTime::now()));
         let names: Vec<&String> = record.as_object().unwrap().keys().collect();
         assert_eq!(
             names,

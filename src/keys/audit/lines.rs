@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::place::{HEAD_NAME, LOCK_NAME, SMALL_FILE_LEN, segment_name, segment_number};
+use super::place::{
+    Announcement, HEAD_NAME, LOCK_NAME, SMALL_FILE_LEN, segment_name, segment_number,
+};
 use crate::keys::error::KeyError;
 
 /// A log's files at one moment.
@@ -56,6 +58,8 @@ impl Picture {
         // A copy has no lock, or one that may not be opened.
         let lock = File::open(dir.join(LOCK_NAME)).ok();
         if let Some(lock) = &lock {
+            let head = File::open(dir.join(HEAD_NAME)).ok();
+            let _announced = head.as_ref().and_then(Announcement::make);
             let locked = flock(lock, FlockOperation::LockShared);
             locked.map_err(|error| failed(dir.join(LOCK_NAME))(error.into()))?;
         }

@@ -9,6 +9,7 @@ mod filter;
 mod frame;
 mod group_sync;
 mod head;
+mod lease;
 mod lines;
 mod place;
 mod reader;
@@ -16,11 +17,13 @@ mod recovery;
 mod registration;
 mod summary;
 mod surroundings;
+mod template;
 mod time;
 mod verify;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::fdatasync;
@@ -43,7 +46,9 @@ pub use verify::{Expectation, Finding, FindingKind, MAX_FINDINGS, Trust, Verific
 
 use self::appender::Appender;
 use self::group_sync::GroupSync;
+use self::lease::Keeper;
 use self::registration::LogKeys;
+use self::template::Template;
 use super::error::KeyError;
 use super::keystore::Keystore;
 
@@ -65,6 +70,9 @@ pub struct AuditOptions {
     pub best_effort: bool,
     /// At which size in bytes a new segment begins.
     pub segment_size: u64,
+    /// Whether the lock between processes is kept over a burst of records, for some
+    /// milliseconds. For who records much and lives long.
+    pub lease: bool,
 }
 
 /// The log, open for appending.
@@ -72,8 +80,10 @@ pub struct AuditLog {
     options: AuditOptions,
     /// Not held while a sync is waited for, except where a segment ends, nor together with the
     /// lock within [`GroupSync`]. The log's own lock between processes is taken within it.
-    writer: Mutex<Writer>,
+    writer: Arc<Mutex<Writer>>,
     syncs: GroupSync,
+    /// Started with the first lease, as a thread does not live on in a process that forks.
+    keeper: OnceLock<Option<Keeper>>,
 }
 
 struct Writer {
@@ -82,6 +92,8 @@ struct Writer {
     unsynced_since: Option<Instant>,
     /// How many records the head on stable storage vouches for.
     vouched: u64,
+    /// When the end of the log was last looked after.
+    looked: Option<Instant>,
     missed: Missed,
     complaint: Complaint,
 }
@@ -118,7 +130,7 @@ impl AuditLog {
     ) -> Result<Self, KeyError> {
         let appender = |keys| {
             let keystore = Arc::clone(&keystore);
-            Appender::new(keystore, keys, surroundings, options.segment_size)
+            Appender::new(keystore, keys, surroundings, &options)
         };
         let appender = match LogKeys::read(&keystore)? {
             Some(keys) if keys.begun => {
@@ -137,16 +149,27 @@ impl AuditLog {
             appender,
             unsynced_since: None,
             vouched: 0,
+            looked: None,
             missed: Missed::default(),
             complaint: Complaint::default(),
         };
-        Ok(Self { options, writer: Mutex::new(writer), syncs: GroupSync::default() })
+        Ok(Self {
+            options,
+            writer: Arc::new(Mutex::new(writer)),
+            syncs: GroupSync::default(),
+            keeper: OnceLock::new(),
+        })
     }
 
     /// Appends one record; it is written when this returns.
     pub fn record(&self, event: &Event<'_>) -> Result<(), KeyError> {
-        let body = body::write_event(event, UtcTime::now());
-        let written = self.append(body).and_then(|ticket| match ticket {
+        let appended = LINE.with_borrow_mut(|(line, template)| {
+            line.clear();
+            line.shrink_to(LONGEST_KEPT);
+            body::write_event(line, template, event, UtcTime::now());
+            self.append(line)
+        });
+        let written = appended.and_then(|ticket| match ticket {
             Some(ticket) => self.sync(ticket),
             None => Ok(()),
         });
@@ -165,11 +188,16 @@ impl AuditLog {
     pub fn flush(&self) -> Result<(), KeyError> {
         let written = {
             let mut writer = self.writer();
+            if writer.is_at_rest() {
+                return Ok(());
+            }
             let entered = writer.appender.enter(true);
-            entered.and_then(|_lock| {
+            let written = entered.and_then(|_lock| {
                 writer.tell_missed()?;
                 writer.appender.checkpoint_if_due()
-            })
+            });
+            writer.looked = written.is_ok().then(Instant::now);
+            written
         };
         let synced = self.sync_all();
         self.send_anchors();
@@ -177,12 +205,16 @@ impl AuditLog {
     }
 
     /// Writes a record; what it returns is still to be synced.
-    fn append(&self, body: Vec<u8>) -> Result<Option<u64>, KeyError> {
+    fn append(&self, body: &mut Vec<u8>) -> Result<Option<u64>, KeyError> {
         let mut writer = self.writer();
-        {
-            let _lock = writer.appender.enter(false)?;
-            writer.tell_missed()?;
-            writer.appender.append(body)?;
+        let lock = writer.appender.enter(false)?;
+        writer.tell_missed()?;
+        writer.appender.append(body)?;
+        if writer.appender.leave(lock) {
+            match self.keeper.get_or_init(|| Keeper::start(&self.writer)) {
+                Some(keeper) => keeper.watch(),
+                None => writer.appender.end_lease(),
+            }
         }
         let ticket = writer.appender.appended();
         Ok(match self.options.sync {
@@ -287,16 +319,28 @@ impl Drop for AuditLog {
         if let Err(error) = signed.and(synced) {
             log::error!("{error}");
         }
+        // No lease has begun since the lock was taken above.
+        self.keeper.take();
     }
 }
 
 impl Default for AuditOptions {
     fn default() -> Self {
-        Self { sync: AuditSync::Always, best_effort: false, segment_size: 64 << 20 }
+        let sync = AuditSync::Always;
+        Self { sync, best_effort: false, segment_size: 64 << 20, lease: false }
     }
 }
 
 impl Writer {
+    /// Whether this process has left nothing to do. It then keeps away from the lock, which
+    /// others may want to keep, and looks after their end of the log now and then only.
+    fn is_at_rest(&self) -> bool {
+        self.missed.since.is_none()
+            && self.vouched == self.appender.appended()
+            && !self.appender.owes_checkpoint()
+            && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY)
+    }
+
     /// Puts on record how many records are missing, as soon as something can be written again.
     fn tell_missed(&mut self) -> Result<(), KeyError> {
         let Some(since) = self.missed.since else { return Ok(()) };
@@ -363,4 +407,13 @@ fn begin(
     Ok(appender)
 }
 
+thread_local! {
+    /// Where records are put together: none of them is secret.
+    static LINE: RefCell<(Vec<u8>, Template)> = RefCell::default();
+}
+
+/// How long a log to which this process does not append is left to those who do.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Of a longer record the memory is given back.
+const LONGEST_KEPT: usize = 16 << 10;
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);

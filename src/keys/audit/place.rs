@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
@@ -27,7 +27,14 @@ pub(super) struct Place {
 }
 
 /// The right to append, held against other processes.
-pub(super) struct PlaceLock(Arc<OwnedFd>);
+pub(super) struct PlaceLock {
+    file: Arc<OwnedFd>,
+    waited: bool,
+}
+
+/// That somebody waits for the lock: a shared `flock` on the head's file, which nobody needs for
+/// anything else. Who keeps the lock over a burst looks for it.
+pub(super) struct Announcement<'a, F: AsFd>(&'a F);
 
 /// What is found of the head.
 pub(super) enum FoundHead {
@@ -54,18 +61,45 @@ impl Place {
     /// killed keeps its locks until each of its threads is gone, and one that waits for the
     /// answer of a mount goes only when it has that answer.
     pub(super) fn lock(&self) -> Result<PlaceLock, KeyError> {
-        let begun = Instant::now();
+        let (mut waiting, mut announced) = (None::<Instant>, None);
         let mut pause = FIRST_PAUSE;
         loop {
             match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(PlaceLock(Arc::clone(&self.lock))),
+                Ok(()) => {
+                    let file = Arc::clone(&self.lock);
+                    return Ok(PlaceLock { file, waited: waiting.is_some() });
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if begun.elapsed() < LONGEST_WAIT => {
+                Err(Errno::WOULDBLOCK)
+                    if waiting.get_or_insert_with(Instant::now).elapsed() < LONGEST_WAIT =>
+                {
+                    if announced.is_none() {
+                        announced = Announcement::make(&self.head);
+                    }
                     std::thread::sleep(pause);
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
                 Err(error) => return Err(self.failed(LOCK_NAME, error)),
             }
+        }
+    }
+
+    /// Whether somebody waits for the lock.
+    pub(super) fn is_waited_for(&self) -> bool {
+        match flock(&self.head, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let _ = flock(&self.head, FlockOperation::Unlock);
+                false
+            }
+            Err(error) => error == Errno::WOULDBLOCK,
+        }
+    }
+
+    /// Leaves the lock, which is free, to those who wait until they have it.
+    pub(super) fn give_way(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < LONGEST_WAY && self.is_waited_for() {
+            std::thread::sleep(FIRST_PAUSE);
         }
     }
 
@@ -147,10 +181,30 @@ impl Place {
     }
 }
 
+impl PlaceLock {
+    /// Whether somebody else had it first.
+    pub(super) const fn was_waited_for(&self) -> bool {
+        self.waited
+    }
+}
+
 impl Drop for PlaceLock {
     fn drop(&mut self) {
         // Cannot fail for an open descriptor; closing the file unlocks in any case.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+impl<'a, F: AsFd> Announcement<'a, F> {
+    /// `None` while somebody else looks for one.
+    pub(super) fn make(head: &'a F) -> Option<Self> {
+        flock(head, FlockOperation::NonBlockingLockShared).ok().map(|()| Self(head))
+    }
+}
+
+impl<F: AsFd> Drop for Announcement<'_, F> {
+    fn drop(&mut self) {
+        let _ = flock(self.0, FlockOperation::Unlock);
     }
 }
 
@@ -233,8 +287,10 @@ pub(super) const PUBLIC_KEY_NAME: &str = "public-key.pem";
 pub(super) const SMALL_FILE_LEN: usize = 4096;
 
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Several times [`LONGEST_PAUSE`].
+const LONGEST_WAY: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {

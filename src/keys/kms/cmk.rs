@@ -1,9 +1,12 @@
 //! CMKs in memory: snapshots of their records, kept while the record's file stays the same. Each
 //! look costs one system call, so that a change by another process is seen by the next one that
-//! looks. A key that is past the date of its deletion is not handed out.
+//! looks: ssefs changes records by replacing them, which changes their directory. What somebody
+//! writes into a record itself is seen within a second. A key that is past the date of its
+//! deletion is not handed out.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use super::error::{ErrorCode, KmsError};
 use super::grant::Grant;
@@ -86,6 +89,14 @@ struct Held {
     /// Of the file that it was read from; `None` if that was too young to be told by its stamp
     /// from one that replaces it.
     stamp: Option<Stamp>,
+    /// When the record itself was looked at last.
+    looked: Mutex<Option<Look>>,
+}
+
+/// A record was the one that is held when the directory had this stamp.
+struct Look {
+    at: Instant,
+    directory: Stamp,
 }
 
 impl CmkCache {
@@ -111,7 +122,19 @@ impl CmkCache {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner).get(key_id).cloned();
         let Some(held) = held else { return Ok(None) };
         let Some(stamp) = held.stamp else { return Ok(None) };
+        // Before the record, so that what changes in between is seen the next time.
+        let directory = self.keystore.own_stamp()?;
+        let now = Instant::now();
+        let mut looked = held.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = looked
+            .as_ref()
+            .is_some_and(|look| look.directory == directory && now - look.at < LOOK_EVERY);
+        if unchanged {
+            return Ok(Some(Arc::clone(&held.cmk)));
+        }
         let same = self.keystore.stamp(&held.file)? == Some(stamp);
+        let settled = same && directory.is_settled();
+        *looked = settled.then_some(Look { at: now, directory });
         Ok(same.then(|| Arc::clone(&held.cmk)))
     }
 
@@ -128,10 +151,14 @@ impl CmkCache {
         let cmk = Arc::new(Cmk { record });
         let stamp = stamp.is_settled().then_some(stamp);
         let file = Keystore::file_of::<CmkRecord>(&key_id.0);
-        held.insert(key_id.clone(), Arc::new(Held { cmk: Arc::clone(&cmk), file, stamp }));
+        let looked = Mutex::default();
+        held.insert(key_id.clone(), Arc::new(Held { cmk: Arc::clone(&cmk), file, stamp, looked }));
         Ok(cmk)
     }
 }
+
+/// How long a change to a record that does not change its directory may go unseen.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The error for a key that is not in the keystore.
 pub(super) fn not_found(keystore: &Keystore, given: &str) -> KmsError {

@@ -2,7 +2,9 @@
 //! checked against the key's state, policy and grants, whether its DEK is in memory or not, and
 //! is recorded in the audit log before the DEK is used.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Display, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -101,8 +103,10 @@ impl KmsProvider {
     /// The CMK, once `usage` is allowed. A refusal is recorded.
     fn allowed(&self, usage: &Usage<'_>) -> Result<Arc<Cmk>, KeyError> {
         let found = self.kms.cmk(usage.key_id).and_then(|cmk| {
-            self.note_use(usage.key_id);
-            self.kms.authorise(&cmk, &usage.identity, usage.action, &usage.context).map(|()| cmk)
+            if !usage.cached {
+                self.note_use(usage.key_id);
+            }
+            self.kms.authorise(&cmk, &usage.identity, usage.action, &usage.context.0).map(|()| cmk)
         });
         found.map_err(|error| self.refused(usage, error))
     }
@@ -148,7 +152,7 @@ impl KmsProvider {
             target: Some(target),
             key_id: Some(usage.key_id),
             key_version: usage.key_version,
-            context: &usage.context,
+            context: &usage.context.0,
             cache_hit: Some(usage.cached),
             error,
             parameters: BTreeMap::new(),
@@ -174,15 +178,12 @@ impl KmsProvider {
         binding: Binding,
         access: &'a Access<'a>,
     ) -> Usage<'a> {
-        let mut context = pairs.clone();
-        context.insert(CONTEXT_VOLUME.to_owned(), binding.volume.to_string());
-        context.insert(CONTEXT_FILE.to_owned(), binding.file.to_string());
         Usage {
             action,
             identity: self.identities.of(access.caller),
             key_id,
             key_version: None,
-            context,
+            context: Context::new(pairs, binding),
             binding,
             access,
             cached: false,
@@ -396,12 +397,51 @@ struct Usage<'a> {
     key_id: &'a KeyId,
     key_version: Option<u32>,
     /// The pairs that policies and the audit log see: the user's, volume and file.
-    context: BTreeMap<String, String>,
+    context: Context,
     binding: Binding,
     access: &'a Access<'a>,
     /// Whether the CMK was not asked, as DEK or bucket key was in memory.
     cached: bool,
     bucket_key: Option<String>,
+}
+
+/// An encryption context. Its memory is used again by the next one of the thread: mostly it
+/// differs from the one before by the file alone.
+struct Context(BTreeMap<String, String>);
+
+impl Context {
+    /// The user's pairs, volume and file.
+    fn new(pairs: &BTreeMap<String, String>, binding: Binding) -> Self {
+        let mut context = SPARE.take();
+        let same = context.len() == pairs.len() + 2
+            && pairs.iter().all(|(name, value)| context.get(name) == Some(value));
+        if !same {
+            context.clone_from(pairs);
+        }
+        set(&mut context, CONTEXT_VOLUME, &binding.volume);
+        set(&mut context, CONTEXT_FILE, &binding.file);
+        Self(context)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        SPARE.set(std::mem::take(&mut self.0));
+    }
+}
+
+fn set(context: &mut BTreeMap<String, String>, name: &str, value: &dyn Display) {
+    let text = match context.get_mut(name) {
+        Some(text) => text,
+        None => context.entry(name.to_owned()).or_default(),
+    };
+    text.clear();
+    write!(text, "{value}").expect("a string takes all");
+}
+
+thread_local! {
+    /// The last context that is not in use any more.
+    static SPARE: Cell<BTreeMap<String, String>> = const { Cell::new(BTreeMap::new()) };
 }
 
 /// A refusal of the KMS as a mount says it.
