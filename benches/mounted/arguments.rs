@@ -220,4 +220,7 @@ Usage: scripts/bench [options]
 files, the kernel is told to drop their pages), so neither the kernel nor the daemon remembers
 anything. What lies below the mount stays in memory, for all systems alike; the native file
 system has no other cache, so its cold rows are warm ones.
+
+'plain' is a FUSE daemon that encrypts nothing: what the transport costs. It knows only what the
+workloads on single files ask for.
 ";

@@ -10,6 +10,7 @@ mod json;
 mod machine;
 mod measure;
 mod place;
+mod plain;
 mod report;
 mod scale;
 mod systems;
@@ -31,6 +32,12 @@ use systems::{Scope, System};
 use workloads::Workload;
 
 fn main() {
+    let mut daemon = std::env::args_os().skip(1);
+    if daemon.next().is_some_and(|argument| argument == plain::ARGUMENT) {
+        let mut directory = || daemon.next().expect("two directories follow");
+        let (backing, mount_point) = (directory(), directory());
+        return plain::serve(backing.as_ref(), mount_point.as_ref()).expect("it can be mounted");
+    }
     let arguments = Arguments::parse();
     // Nobody wants to unmount by hand what an interrupted run has left.
     let ended = Arc::new(AtomicBool::new(false));

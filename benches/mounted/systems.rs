@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::measure;
+use crate::{measure, plain};
 
 /// A directory to work in, mounted or not.
 pub struct System {
@@ -40,6 +40,7 @@ pub enum Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Native,
+    Plain,
     Gocryptfs,
     Securefs,
     Cryfs,
@@ -48,8 +49,9 @@ enum Family {
     Ssefs(&'static [&'static str]),
 }
 
-const SYSTEMS: [(&str, Scope, Family); 16] = [
+const SYSTEMS: [(&str, Scope, Family); 17] = [
     ("native", Scope::Always, Family::Native),
+    ("plain", Scope::OnRequest, Family::Plain),
     ("gocryptfs", Scope::Always, Family::Gocryptfs),
     ("securefs", Scope::Always, Family::Securefs),
     ("cryfs", Scope::OnRequest, Family::Cryfs),
@@ -183,7 +185,9 @@ impl System {
                 run(Command::new("securefs").args(create).args(pbkdf).arg(backing), b"")
             }
             // These are made by the first mount.
-            Family::Native | Family::Cryfs | Family::Encfs | Family::Ssefs(_) => Ok(()),
+            Family::Native | Family::Plain | Family::Cryfs | Family::Encfs | Family::Ssefs(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -191,6 +195,7 @@ impl System {
         let directory = &self.directory;
         let (mut command, input) = match self.family {
             Family::Native => return Ok(()),
+            Family::Plain => return self.mount_plain(),
             Family::Gocryptfs => {
                 let mut command = Command::new("gocryptfs");
                 command.args(["-q", "-passfile", "/dev/stdin"]);
@@ -222,6 +227,17 @@ impl System {
         run(command.arg(self.backing()).arg(directory), input)?;
         // Some answer before they serve.
         wait_for(|| is_mount_point(directory).then_some(())).ok_or("it did not mount".to_owned())
+    }
+
+    /// It stays this process's child, as one that does not go into the background.
+    fn mount_plain(&self) -> Result<(), String> {
+        let this = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(this);
+        command.arg(plain::ARGUMENT).arg(self.backing()).arg(&self.directory);
+        let mut child = command.stdin(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+        std::thread::spawn(move || child.wait());
+        let mounted = wait_for(|| is_mount_point(&self.directory).then_some(()));
+        mounted.ok_or("it did not mount".to_owned())
     }
 
     fn unmount(&self) -> Result<(), String> {

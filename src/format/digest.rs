@@ -55,6 +55,11 @@ impl DigestKey {
         sum.0 = sum.0.wrapping_add(self.term(block, entry));
     }
 
+    /// Takes a block away.
+    pub fn remove(&self, sum: &mut ContentSum, block: BlockIndex, entry: &Entry) {
+        sum.0 = sum.0.wrapping_sub(self.term(block, entry));
+    }
+
     /// Takes account of the entry of `block` having changed.
     pub fn replace(&self, sum: &mut ContentSum, block: BlockIndex, old: &Entry, new: &Entry) {
         sum.0 = sum.0.wrapping_sub(self.term(block, old)).wrapping_add(self.term(block, new));

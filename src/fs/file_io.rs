@@ -38,9 +38,7 @@ impl FileSystem {
         if kill_privileges {
             self.clear_set_ids(inode)?;
         }
-        inode
-            .change(|file| file.write(offset, data))
-            .map_err(|source| self.volume_error(inode.node(), source))?;
+        inode.write(offset, data).map_err(|source| self.volume_error(inode.node(), source))?;
         // What is gathered has not touched the backing file. With the writeback cache the time
         // is the kernel's to tell.
         if !self.options.writeback && inode.file().has_gathered() {

@@ -170,6 +170,13 @@ impl OpenInode {
         change(self.file())
     }
 
+    /// Writes all of `data`; sealing as much of it as can be keeps nobody else waiting.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), VolumeError> {
+        self.file().preseal(offset, data, |presealed| {
+            self.change(|file| file.write_presealed(offset, data, presealed))
+        })?
+    }
+
     /// Sets times of the file, not while [`Self::settle`] is about to put one back.
     pub fn set_times(&self, set: impl FnOnce() -> Result<(), FsError>) -> Result<(), FsError> {
         let _modifying = lock(&self.modifying);

@@ -111,7 +111,7 @@ impl FileSystem {
     ) -> Result<u64, FsError> {
         let read = source.inode().read(from, chunk);
         let read = read.map_err(|error| self.volume_error(source.node(), error))?;
-        let written = target.inode().change(|file| file.write(to, &chunk[..read]));
+        let written = target.inode().write(to, &chunk[..read]);
         written.map_err(|error| self.volume_error(target.node(), error))?;
         Ok(read as u64)
     }

@@ -19,6 +19,7 @@ pub(super) fn tune(device: Device) {
     }
 }
 
-/// Read-ahead of one request's size; `strict_limit` first, as `max_ratio` means nothing to it.
+/// Read-ahead of two requests, so that two threads serve one reader; `strict_limit` first, as
+/// `max_ratio` means nothing to it.
 const SETTINGS: [(&str, &str); 3] =
-    [("read_ahead_kb", "1024"), ("strict_limit", "0"), ("max_ratio", "100")];
+    [("read_ahead_kb", "2048"), ("strict_limit", "0"), ("max_ratio", "100")];

@@ -67,16 +67,29 @@ impl Drop for AlignedBuf {
     }
 }
 
-/// Runs `work` on `len` bytes of this thread's scratch buffer, whose contents are left over
-/// from earlier uses. A nested call gets a buffer of its own.
+/// Runs `work` on `len` bytes of this thread's scratch memory, whose contents are left over from
+/// earlier uses. A nested call has a buffer of its own, and gets the same one each time.
 pub fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut scratch = SCRATCH.take().unwrap_or_else(|| AlignedBuf::zeroed(0));
-    scratch.set_len(len);
-    let done = work(&mut scratch);
-    if scratch.capacity() <= SCRATCH_KEPT_BYTES {
-        SCRATCH.set(Some(scratch));
+    let depth = DEPTH.get();
+    DEPTH.set(depth + 1);
+    let _back = Depth(depth);
+    let own = |scratch: &Scratch| scratch.get(depth).map(Cell::take);
+    let mut buf = SCRATCH.with(own).flatten().unwrap_or_else(|| AlignedBuf::zeroed(0));
+    buf.set_len(len);
+    let done = work(&mut buf);
+    if buf.capacity() <= SCRATCH_KEPT_BYTES {
+        SCRATCH.with(|scratch| scratch.get(depth).map(|place| place.set(Some(buf))));
     }
     done
+}
+
+/// Puts the depth back, also when the work panics.
+struct Depth(usize);
+
+impl Drop for Depth {
+    fn drop(&mut self) {
+        DEPTH.set(self.0);
+    }
 }
 
 fn allocate(capacity: usize) -> NonNull<u8> {
@@ -100,8 +113,15 @@ const PAGE_BYTES: usize = align_of::<AlignedPage>();
 /// What a thread holds on to between two requests; larger ones give their memory back.
 const SCRATCH_KEPT_BYTES: usize = 4 << 20;
 
+/// How deep calls are nested that find a buffer kept for them: a request's, and one for the
+/// ciphertext behind it.
+const SCRATCH_DEPTH: usize = 2;
+
+type Scratch = [Cell<Option<AlignedBuf>>; SCRATCH_DEPTH];
+
 thread_local! {
-    static SCRATCH: Cell<Option<AlignedBuf>> = const { Cell::new(None) };
+    static SCRATCH: Scratch = const { [const { Cell::new(None) }; SCRATCH_DEPTH] };
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 #[cfg(test)]
@@ -128,23 +148,38 @@ mod tests {
     }
 
     #[test]
-    fn scratch_is_reused_and_a_nested_call_has_its_own() {
-        let outer = with_scratch(100, |outer| {
-            outer.fill(1);
-            let inner = with_scratch(100, |inner| {
-                inner.fill(2);
-                inner.as_ptr() as usize
-            });
-            assert_ne!(outer.as_ptr() as usize, inner);
-            assert!(outer.iter().all(|&byte| byte == 1));
-            outer.as_ptr() as usize
-        });
-        assert_eq!(with_scratch(4096, |buf| buf.as_ptr() as usize), outer);
+    fn scratch_is_reused_at_each_depth() {
+        let places = || {
+            with_scratch(100, |outer| {
+                outer.fill(1);
+                let inner = with_scratch(100, |inner| {
+                    inner.fill(2);
+                    with_scratch(100, |innermost| innermost.fill(3));
+                    assert!(inner.iter().all(|&byte| byte == 2));
+                    inner.as_ptr() as usize
+                });
+                assert!(outer.iter().all(|&byte| byte == 1));
+                (outer.as_ptr() as usize, inner)
+            })
+        };
+        let first = places();
+        assert_ne!(first.0, first.1);
+        assert_eq!(places(), first);
+        assert_eq!(with_scratch(4096, |buf| buf.as_ptr() as usize), first.0);
+    }
+
+    #[test]
+    fn a_panic_leaves_the_depth_as_it_was() {
+        let place = || with_scratch(100, |buf| buf.as_ptr() as usize);
+        let before = place();
+        let inner = || with_scratch(100, |_| -> () { panic!("as a test wants it") });
+        with_scratch(100, |_| std::panic::catch_unwind(inner).unwrap_err());
+        assert_eq!(place(), before);
     }
 
     #[test]
     fn a_large_scratch_is_given_back() {
         with_scratch(SCRATCH_KEPT_BYTES + 1, |buf| assert_eq!(buf.len(), SCRATCH_KEPT_BYTES + 1));
-        assert!(SCRATCH.take().is_none());
+        assert!(SCRATCH.with(|scratch| scratch[0].take()).is_none());
     }
 }

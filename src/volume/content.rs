@@ -43,7 +43,7 @@ impl FileKeys {
 /// The part of a file that exists once it has a DEK.
 pub(super) struct Sealing {
     /// `None` while the DEK is withdrawn, because its key may not be used.
-    pub(super) keys: Option<FileKeys>,
+    pub(super) keys: Option<Arc<FileKeys>>,
     pub(super) header: Header,
     pub(super) pages: EntryPages,
     /// The state record in page 0 of `pages`.
@@ -62,7 +62,7 @@ pub(super) struct Sealing {
 
 impl Sealing {
     /// The keys, unless the DEK is withdrawn.
-    pub(super) fn keys(&self) -> Result<&FileKeys, VolumeError> {
+    pub(super) fn keys(&self) -> Result<&Arc<FileKeys>, VolumeError> {
         self.keys.as_ref().ok_or_else(|| {
             let file = self.header.prologue.file_id;
             VolumeError::Withdrawn { file }

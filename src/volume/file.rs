@@ -9,6 +9,7 @@ use super::durability::Durable;
 use super::error::VolumeError;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
+use super::presealed::Presealed;
 use crate::crypto::Secret;
 use crate::format::{
     CipherOffset, ContentSum, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize,
@@ -74,7 +75,7 @@ impl EncryptedFile {
         let seals = state.seal_count;
         let pages = EntryPages::new(page);
         let (sum, told) = Default::default();
-        let keys = Some(keys);
+        let keys = Some(Arc::new(keys));
         content.sealing =
             Some(Sealing { keys, header, pages, state, sum, told, on_disk: true, seals });
         content.size = plain_size(CipherOffset(backing_size));
@@ -137,7 +138,7 @@ impl EncryptedFile {
         };
         header.encode_both_states(&state, &keys.state, &mut page);
         let pages = EntryPages::new(page);
-        let keys = Some(keys);
+        let keys = Some(Arc::new(keys));
         let (on_disk, seals) = (false, 0);
         let sealing = Sealing { keys, header, pages, state, sum, told: sum, on_disk, seals };
         let mut content = self.writing();
@@ -183,6 +184,16 @@ impl EncryptedFile {
 
     /// Writes all of `data`, or fails and leaves what was there.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), VolumeError> {
+        self.preseal(offset, data, |presealed| self.write_presealed(offset, data, presealed))?
+    }
+
+    /// The same, with what [`Self::preseal`] has sealed.
+    pub fn write_presealed(
+        &self,
+        offset: u64,
+        data: &[u8],
+        mut presealed: Option<Presealed<'_>>,
+    ) -> Result<(), VolumeError> {
         let offset = PlainOffset(offset);
         loop {
             let mut content = self.writing();
@@ -193,7 +204,7 @@ impl EncryptedFile {
                 self.barrier(&blocks)?;
                 continue;
             }
-            content.write(offset, data)?;
+            content.write(offset, data, presealed.as_mut())?;
             let full = content.gather.is_full();
             drop(content);
             return if full { self.commit() } else { Ok(()) };

@@ -209,7 +209,7 @@ impl Content {
             let stop = end.min(block.plain_start().0 + BLOCK_LEN);
             let page = self.entry_page(block)?;
             if !self.is_hole(&page, block)? {
-                self.write(PlainOffset(at), &ZEROS[..(stop - at) as usize])?;
+                self.write(PlainOffset(at), &ZEROS[..(stop - at) as usize], None)?;
             }
             at = stop;
         }

@@ -1,6 +1,8 @@
 //! Taking the DEK from a file that is open, when its key may no longer be used, and giving it
 //! back when it may again. What is on disk is settled first, so that nothing is left to be sealed.
 
+use std::sync::Arc;
+
 use super::content::{Content, FileKeys, Sealing};
 use super::error::VolumeError;
 use super::file::EncryptedFile;
@@ -56,7 +58,7 @@ impl EncryptedFile {
         {
             return Err(FormatError::Malformed { what: "state record (after a withdrawal)" }.into());
         }
-        sealing.keys = Some(keys);
+        sealing.keys = Some(Arc::new(keys));
         // What could not be settled when the DEK was withdrawn.
         if content.unsettled { content.settle() } else { Ok(()) }
     }

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::commit::{self, SealedRun};
 use super::content::{Content, block_aad};
 use super::error::VolumeError;
 use super::gather::Gathered;
 use super::pages::{Page, entry_in, set_entry_in};
+use super::presealed::{Presealed, SealedBlocks, run_start};
 use super::read::{BAD_ENTRY, SPAN_BLOCKS, opens_as};
 use crate::crypto::{NONCE_LEN, random_nonces};
 use crate::format::{
@@ -21,7 +23,12 @@ use crate::sys::buffer::with_scratch;
 
 impl Content {
     /// Writes all of `data` at `offset`.
-    pub(super) fn write(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
+    pub(super) fn write(
+        &mut self,
+        offset: PlainOffset,
+        data: &[u8],
+        presealed: Option<&mut Presealed<'_>>,
+    ) -> Result<(), VolumeError> {
         let blocks = self.blocks_changed_by(offset, data.len() as u64)?;
         if data.is_empty() {
             return Ok(());
@@ -30,9 +37,9 @@ impl Content {
         self.barrier_now(&blocks)?;
         let before = self.size;
         if offset.0 <= before.0 {
-            return self.write_spans(offset, data);
+            return self.write_spans(offset, data, presealed);
         }
-        let written = self.skip_to(offset).and_then(|()| self.write_spans(offset, data));
+        let written = self.skip_to(offset).and_then(|()| self.write_spans(offset, data, presealed));
         if written.is_err() && self.size.0 <= offset.0 {
             self.take_back_skip(before);
         }
@@ -58,13 +65,18 @@ impl Content {
         self.begin_change(blocks_in(PlainSize(len)) + 2)
     }
 
-    fn write_spans(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
+    fn write_spans(
+        &mut self,
+        offset: PlainOffset,
+        data: &[u8],
+        mut presealed: Option<&mut Presealed<'_>>,
+    ) -> Result<(), VolumeError> {
         let mut done = 0;
         while done < data.len() {
             let at = PlainOffset(offset.0 + done as u64);
             let room = SPAN_BLOCKS * BLOCK_LEN as usize - at.within_block();
             let span = room.min(data.len() - done);
-            self.write_span(at, &data[done..done + span])?;
+            self.write_span(at, &data[done..done + span], presealed.take())?;
             done += span;
         }
         Ok(())
@@ -84,9 +96,10 @@ impl Content {
             self.write_span(
                 PlainOffset(block.plain_start().0 + old_len as u64),
                 &plain[old_len..len],
+                None,
             )
         } else {
-            self.write_blocks(block..BlockIndex(block.0 + 1), len, |_| &plain[..len])
+            self.write_blocks(block..BlockIndex(block.0 + 1), len, |_| &plain[..len], None)
         }
     }
 
@@ -122,7 +135,12 @@ impl Content {
 
     /// Writes a span of at most [`SPAN_BLOCKS`] blocks. The blocks before it may be skipped
     /// ones; a partial block before the end of the file is read first.
-    fn write_span(&mut self, offset: PlainOffset, data: &[u8]) -> Result<(), VolumeError> {
+    fn write_span(
+        &mut self,
+        offset: PlainOffset,
+        data: &[u8],
+        presealed: Option<&mut Presealed<'_>>,
+    ) -> Result<(), VolumeError> {
         let end = offset.0 + data.len() as u64;
         let size = PlainSize(self.size.0.max(end));
         let blocks = offset.block()..BlockIndex(blocks_in(PlainSize(end)));
@@ -145,7 +163,7 @@ impl Content {
             tail[..last_end].copy_from_slice(&data[data.len() - last_end..]);
         }
         let first = blocks.start;
-        self.write_blocks(blocks, last_len, |block| {
+        let plain_of = |block: BlockIndex| {
             let len = if block == last { last_len } else { BLOCK_LEN as usize };
             if block == first && head_partial {
                 &head[..len]
@@ -155,7 +173,8 @@ impl Content {
                 let from = (block.plain_start().0 - offset.0) as usize;
                 &data[from..from + len]
             }
-        })?;
+        };
+        self.write_blocks(blocks, last_len, plain_of, presealed)?;
         self.size = size;
         Ok(())
     }
@@ -179,11 +198,12 @@ impl Content {
         blocks: Range<BlockIndex>,
         last_len: usize,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
+        presealed: Option<&mut Presealed<'_>>,
     ) -> Result<(), VolumeError> {
         // What is not covered first: it may fail, and then nothing has changed.
         let covered = self.durable.covered().clamp(blocks.start, blocks.end);
         if covered < blocks.end {
-            self.write_through(covered..blocks.end, last_len, &plain_of)?;
+            self.write_through(covered..blocks.end, last_len, &plain_of, presealed)?;
         }
         if blocks.start < covered {
             let last = BlockIndex(blocks.end.0 - 1);
@@ -288,38 +308,29 @@ impl Content {
         Ok(())
     }
 
-    /// Seals blocks that no sync covers and writes them.
+    /// Seals blocks that no sync covers, but for those that are sealed already, and writes them.
     fn write_through<'p>(
         &mut self,
         blocks: Range<BlockIndex>,
         last_len: usize,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
+        presealed: Option<&mut Presealed<'_>>,
     ) -> Result<(), VolumeError> {
         let last = BlockIndex(blocks.end.0 - 1);
         let mut pages = self.pages_for(&blocks)?;
         let mut sum = self.sealing()?.sum;
-        let (leading, _) = entry_place(blocks.start);
-        let contiguous = blocks.start == blocks.start.group_start();
-        let start = if contiguous { leading.start() } else { blocks.start.cipher_start() };
-        let stop = last.cipher_start().0 + last_len as u64;
-
-        let written = with_scratch((stop - start.0) as usize, |region| {
-            let run = SealRun { blocks: &blocks, start, region };
-            let header = self
-                .seal_blocks(run, &mut pages, &mut sum, plain_of)
-                .and_then(|()| self.put_header_of_new_file(last, last_len, &mut pages, sum))
-                .map_err(Failed::BeforeWrite)?;
-            for (index, page) in &pages {
-                if contiguous || *index != leading {
-                    let at = (index.start().0 - start.0) as usize;
-                    region[at..at + PAGE_LEN as usize].copy_from_slice(&**page);
-                }
+        let (start, contiguous) = run_start(blocks.start);
+        let len = (last.cipher_start().0 + last_len as u64 - start.0) as usize;
+        let keys = Arc::clone(self.sealing()?.keys()?);
+        let run = SealRun { blocks: &blocks, last_len, start, contiguous };
+        let written = match presealed.and_then(|it| it.parts_for(&keys, start, len)) {
+            Some((done, region)) => {
+                self.seal_and_write(&run, region, &mut pages, &mut sum, plain_of, Some(done))
             }
-            let leading = (!contiguous).then(|| (leading, &*pages[&leading]));
-            commit::write_run(&*self.backing, &SealedRun { leading, start, region })
-                .map_err(Failed::InWrite)?;
-            Ok(header)
-        });
+            None => with_scratch(len, |region| {
+                self.seal_and_write(&run, region, &mut pages, &mut sum, plain_of, None)
+            }),
+        };
         self.durable.note_change();
         match written {
             Ok(header) => {
@@ -338,6 +349,35 @@ impl Content {
                 Err(error.into())
             }
         }
+    }
+
+    /// The first part of the above, up to where something may have been written.
+    fn seal_and_write<'p>(
+        &mut self,
+        run: &SealRun<'_>,
+        region: &mut [u8],
+        pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        sum: &mut ContentSum,
+        plain_of: impl Fn(BlockIndex) -> &'p [u8],
+        done: Option<&SealedBlocks>,
+    ) -> Result<Option<StateRecord>, Failed> {
+        let &SealRun { blocks, last_len, start, contiguous } = run;
+        let (leading, _) = entry_place(blocks.start);
+        let last = BlockIndex(blocks.end.0 - 1);
+        let header = self
+            .seal_blocks(run, region, pages, sum, plain_of, done)
+            .and_then(|()| self.put_header_of_new_file(last, last_len, pages, *sum))
+            .map_err(Failed::BeforeWrite)?;
+        for (index, page) in &*pages {
+            if contiguous || *index != leading {
+                let at = (index.start().0 - start.0) as usize;
+                region[at..at + PAGE_LEN as usize].copy_from_slice(&**page);
+            }
+        }
+        let leading = (!contiguous).then(|| (leading, &*pages[&leading]));
+        commit::write_run(&*self.backing, &SealedRun { leading, start, region })
+            .map_err(Failed::InWrite)?;
+        Ok(header)
     }
 
     /// The header of a new file goes with its first block, into page 0 among `pages`. It then
@@ -381,37 +421,53 @@ impl Content {
         Ok(pages)
     }
 
-    /// Seals each block into its place in the region and its entry into its page.
+    /// Seals each block into its place in the region, unless it is `done`, and its entry into its
+    /// page.
     fn seal_blocks<'p>(
         &mut self,
-        run: SealRun<'_>,
+        run: &SealRun<'_>,
+        region: &mut [u8],
         pages: &mut BTreeMap<PageIndex, Box<Page>>,
         sum: &mut ContentSum,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
+        done: Option<&SealedBlocks>,
     ) -> Result<(), VolumeError> {
-        let SealRun { blocks, start, region } = run;
-        let count = (blocks.end.0 - blocks.start.0) as usize;
+        let &SealRun { blocks, start, .. } = run;
+        let left = (blocks.end.0 - blocks.start.0) as usize - done.map_or(0, SealedBlocks::count);
         // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
-        random_nonces(&mut nonces[..count]);
+        random_nonces(&mut nonces[..left]);
+        let mut nonces = nonces[..left].iter();
         let existing = blocks_in(self.size);
         let keys = self.sealing()?.keys()?;
-        for (block, nonce) in (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces) {
+        for block in (blocks.start.0..blocks.end.0).map(BlockIndex) {
             let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
             let (shown, old) = if block.0 < existing {
                 self.entries_of(page, block)?
             } else {
                 (Entry::Hole, Entry::Hole)
             };
-            let plain = plain_of(block);
-            let at = (block.cipher_start().0 - start.0) as usize;
-            let cipher = &mut region[at..at + plain.len()];
-            let tag = keys.data.seal(&nonce, &block_aad(block), plain, cipher);
-            let entry = old.succeeded_by(Sealed { nonce, tag, len: plain.len() as u16 });
-            keys.digest.replace(sum, block, &shown, &entry);
+            let entry = match done.and_then(|done| done.find(block)) {
+                Some(sealed) => {
+                    keys.digest.remove(sum, block, &shown);
+                    old.succeeded_by(sealed)
+                }
+                None => {
+                    let nonce = nonces.next().expect("as many as are left");
+                    let plain = plain_of(block);
+                    let at = (block.cipher_start().0 - start.0) as usize;
+                    let cipher = &mut region[at..at + plain.len()];
+                    let tag = keys.data.seal(nonce, &block_aad(block), plain, cipher);
+                    let len = plain.len() as u16;
+                    let entry = old.succeeded_by(Sealed { nonce: *nonce, tag, len });
+                    keys.digest.replace(sum, block, &shown, &entry);
+                    entry
+                }
+            };
             set_entry_in(page, block, &entry);
         }
-        self.sealing_mut()?.seals += count as u64;
+        *sum = sum.with(done.map_or(ContentSum::default(), |done| done.sum));
+        self.sealing_mut()?.seals += left as u64;
         Ok(())
     }
 
@@ -430,7 +486,11 @@ impl Content {
 
     /// As above, found by opening the data. Where nothing opens the entry is returned as it is:
     /// the block is lost already.
-    fn settled_entry(&self, block: BlockIndex, entry: &Entry) -> Result<Entry, VolumeError> {
+    pub(super) fn settled_entry(
+        &self,
+        block: BlockIndex,
+        entry: &Entry,
+    ) -> Result<Entry, VolumeError> {
         let found = self.entry_that_opens(block, entry, self.may_be_hole(block))?;
         Ok(found.unwrap_or(*entry))
     }
@@ -478,79 +538,6 @@ impl Content {
         Ok(())
     }
 
-    /// After a failed write: some entries may be ahead of their data. Puts each block's entry
-    /// back in line with the data that is there, and the size back. What cannot be put back now
-    /// is left to recovery: readers fall back to the generation before.
-    fn undo(
-        &mut self,
-        blocks: &Range<BlockIndex>,
-        mut pages: BTreeMap<PageIndex, Box<Page>>,
-        mut sum: ContentSum,
-    ) {
-        let attempt = self.align_entries(blocks, &mut pages, &mut sum).and_then(|()| {
-            self.sealing_mut()?.sum = sum;
-            self.size = self.size_with_tail_on_disk(&pages);
-            if !self.sealing()?.on_disk {
-                return Ok(self.backing.set_size(0)?);
-            }
-            let end = Self::cipher_end(self.size);
-            self.backing.set_size(end.0)?;
-            pages.retain(|index, _| index.start() < end);
-            for (index, page) in &pages {
-                commit::write_page(&*self.backing, *index, page)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = attempt {
-            log::error!(
-                "file {}: a failed write could not be undone ({error}); where a block's newer \
-                 generation is not there its earlier one is used",
-                self.file_id()
-            );
-            self.mark_unsettled();
-        }
-        // Either way these pages are the nearest to what is on disk.
-        if self.keep_pages(pages).is_err() {
-            self.mark_unsettled();
-        }
-    }
-
-    /// The size, given that the last block may have been reached by a write that made it longer
-    /// or shorter.
-    fn size_with_tail_on_disk(&self, pages: &BTreeMap<PageIndex, Box<Page>>) -> PlainSize {
-        let Some(tail) = blocks_in(self.size).checked_sub(1).map(BlockIndex) else {
-            return self.size;
-        };
-        let page = pages.get(&entry_place(tail).0);
-        match page.map(|page| entry_in(page, tail)) {
-            Some(Ok(Entry::Stored(marked))) => {
-                PlainSize(tail.plain_start().0 + u64::from(marked.current.len))
-            }
-            _ => self.size,
-        }
-    }
-
-    /// Sets the entries of `blocks` to what the data on disk says; those past the end to none.
-    fn align_entries(
-        &self,
-        blocks: &Range<BlockIndex>,
-        pages: &mut BTreeMap<PageIndex, Box<Page>>,
-        sum: &mut ContentSum,
-    ) -> Result<(), VolumeError> {
-        let existing = blocks_in(self.size);
-        for block in (blocks.start.0..blocks.end.0).map(BlockIndex) {
-            let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
-            let sealed = entry_in(page, block)?;
-            let entry = match block.0 < existing {
-                true => self.settled_entry(block, &sealed)?,
-                false => Entry::Hole,
-            };
-            self.sealing()?.keys()?.digest.replace(sum, block, &sealed, &entry);
-            set_entry_in(page, block, &entry);
-        }
-        Ok(())
-    }
-
     /// From now on, and until recovery has seen to it, either generation of a block may be the
     /// one on disk.
     pub(super) fn mark_unsettled(&mut self) {
@@ -559,11 +546,14 @@ impl Content {
     }
 }
 
-/// Where blocks are sealed to: `region` lies at `start` in the backing file.
+/// Blocks that are written in one run, which starts at `start` in the backing file: with the
+/// page of their first entries, if that is `contiguous`.
 struct SealRun<'a> {
     blocks: &'a Range<BlockIndex>,
+    /// The length of the last one.
+    last_len: usize,
     start: CipherOffset,
-    region: &'a mut [u8],
+    contiguous: bool,
 }
 
 /// Where a write failed: nothing was written yet, or some of it may have been.

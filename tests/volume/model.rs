@@ -264,3 +264,71 @@ fn opening_and_appending_often_does_not_use_the_seals_up() {
     let sealed = volume.open(&backing).unwrap().description().unwrap().seal_count;
     assert!((200..200 * 70).contains(&sealed), "{sealed}");
 }
+
+/// Whatever the file becomes between the sealing and the write that it is for.
+#[test]
+fn what_is_sealed_ahead_fits_whatever_the_file_became() {
+    let meanwhile = [
+        vec![],
+        vec![Step::SetSize(0)],
+        vec![Step::SetSize(0), Step::Settle, Step::Write { at: 0, len: 100, seed: 2 }],
+        vec![Step::SetSize(40 * 4096 + 1)],
+        vec![Step::SetSize(900_000)],
+        vec![Step::Write { at: 20 * 4096 + 5, len: 300_000, seed: 3 }],
+        vec![Step::Write { at: 20 * 4096 + 5, len: 300_000, seed: 3 }, Step::Sync],
+        vec![Step::Punch { at: 30 * 4096, len: 50_000 }],
+    ];
+    for (steps, at, len) in meanwhile.iter().flat_map(|steps| {
+        [(0, 65_536), (20 * 4096, 65_536), (80 * 4096, 65_537), (10 * 4096, 100 * 4096)]
+            .map(|(at, len)| (steps, at, len))
+    }) {
+        let mut volume = TestVolume::new();
+        let backing = Arc::new(MemoryFile::new());
+        let file = volume.open(&backing).unwrap();
+        let mut model = Vec::new();
+        let first = Step::Write { at: 0, len: 50 * 4096, seed: 1 };
+        first.apply(&file).unwrap();
+        first.apply_to(&mut model);
+        let data = pattern(7, len);
+        let written = file.preseal(at, &data, |presealed| {
+            for step in steps {
+                step.apply(&file).unwrap();
+                step.apply_to(&mut model);
+            }
+            file.write_presealed(at, &data, presealed)
+        });
+        written.unwrap().unwrap();
+        Step::Write { at, len, seed: 7 }.apply_to(&mut model);
+        assert!(content(&file).unwrap() == model, "{steps:?}, {len} at {at}");
+        file.settle().unwrap();
+        drop(file);
+        volume.remount();
+        let file = volume.open(&backing).unwrap();
+        assert!(content(&file).unwrap() == model, "{steps:?}, {len} at {at}, reopened");
+    }
+}
+
+#[test]
+fn several_threads_write_one_file_at_once() {
+    const PIECE: usize = 100 * 4096;
+    let mut volume = TestVolume::new();
+    let backing = Arc::new(MemoryFile::new());
+    let model = pattern(11, 24 * PIECE + 77);
+    let file = volume.open(&backing).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (file, model) = (&file, &model);
+            scope.spawn(move || {
+                for (number, piece) in model.chunks(PIECE).enumerate().skip(thread).step_by(4) {
+                    file.write((number * PIECE) as u64, piece).unwrap();
+                }
+            });
+        }
+    });
+    assert!(content(&file).unwrap() == model);
+    file.settle().unwrap();
+    assert!(!file.description().unwrap().may_have_holes, "every gap was filled");
+    drop(file);
+    volume.remount();
+    assert!(content(&volume.open(&backing).unwrap()).unwrap() == model);
+}

@@ -1,0 +1,150 @@
+//! Whole blocks that are sealed before the file is locked for the write that they belong to, so
+//! that several threads seal for one file at once. What the file becomes meanwhile does not
+//! matter to them: a whole block is bound to its index and the key alone.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::content::{Content, FileKeys, block_aad};
+use super::error::VolumeError;
+use super::file::EncryptedFile;
+use super::read::SPAN_BLOCKS;
+use crate::crypto::{NONCE_LEN, random_nonces};
+use crate::format::{
+    BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, Entry, MAX_PLAIN_SIZE, PlainOffset, Sealed,
+    entry_place,
+};
+use crate::sys::buffer::with_scratch;
+
+/// Sealed blocks, in memory that has room for the run that they begin.
+pub struct Presealed<'a> {
+    keys: Arc<FileKeys>,
+    start: CipherOffset,
+    blocks: SealedBlocks,
+    region: &'a mut [u8],
+}
+
+/// What became of blocks that follow one another.
+pub(super) struct SealedBlocks {
+    first: BlockIndex,
+    sealed: Vec<Sealed>,
+    /// What they add to the content digest.
+    pub(super) sum: ContentSum,
+}
+
+impl EncryptedFile {
+    /// Seals ahead what the write of `data` at `offset` will need, where that pays, and hands it
+    /// to `write`, for [`Self::write_presealed`].
+    pub fn preseal<T>(
+        &self,
+        offset: u64,
+        data: &[u8],
+        write: impl FnOnce(Option<Presealed<'_>>) -> T,
+    ) -> Result<T, VolumeError> {
+        let Some(blocks) = whole_blocks(offset, data.len()) else { return Ok(write(None)) };
+        let keys = self.writing().keys_to_preseal(&blocks)?;
+        let Some(keys) = keys else { return Ok(write(None)) };
+        let (start, _) = run_start(blocks.start);
+        let last = offset + data.len() as u64 - 1;
+        let end = PlainOffset(last).block().cipher_start().0 + BLOCK_LEN;
+        with_scratch((end - start.0) as usize, |region| {
+            Ok(write(Some(Presealed::seal(keys, blocks, start, data, region))))
+        })
+    }
+}
+
+impl<'a> Presealed<'a> {
+    fn seal(
+        keys: Arc<FileKeys>,
+        blocks: Range<BlockIndex>,
+        start: CipherOffset,
+        data: &[u8],
+        region: &'a mut [u8],
+    ) -> Self {
+        let mut sum = ContentSum::default();
+        let count = (blocks.end.0 - blocks.start.0) as usize;
+        // Fresh for each seal: a random start for this run alone; `keys_to_preseal` counts them.
+        let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
+        random_nonces(&mut nonces[..count]);
+        let plains = data.as_chunks::<{ BLOCK_LEN as usize }>().0;
+        let mut sealed = Vec::with_capacity(count);
+        for ((block, nonce), plain) in
+            (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces).zip(plains)
+        {
+            let at = (block.cipher_start().0 - start.0) as usize;
+            let cipher = &mut region[at..at + plain.len()];
+            let tag = keys.data.seal(&nonce, &block_aad(block), plain, cipher);
+            let one = Sealed { nonce, tag, len: BLOCK_LEN as u16 };
+            keys.digest.add(&mut sum, block, &Entry::Hole.succeeded_by(one));
+            sealed.push(one);
+        }
+        let blocks = SealedBlocks { first: blocks.start, sealed, sum };
+        Self { keys, start, blocks, region }
+    }
+
+    /// The blocks, and the memory of a run of `len` bytes from `start` on, if they begin it
+    /// under the keys that the file has now.
+    pub(super) fn parts_for(
+        &mut self,
+        keys: &Arc<FileKeys>,
+        start: CipherOffset,
+        len: usize,
+    ) -> Option<(&SealedBlocks, &mut [u8])> {
+        let fits = Arc::ptr_eq(&self.keys, keys) && self.start == start;
+        let region = if fits { self.region.get_mut(..len)? } else { return None };
+        Some((&self.blocks, region))
+    }
+}
+
+impl SealedBlocks {
+    /// What a block was sealed to, if it is among them.
+    pub(super) fn find(&self, block: BlockIndex) -> Option<Sealed> {
+        let at = block.0.checked_sub(self.first.0)?;
+        self.sealed.get(usize::try_from(at).ok()?).copied()
+    }
+
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        self.sealed.len()
+    }
+}
+
+impl Content {
+    /// The keys to seal `blocks` with, where they will be written through. Counts the seals,
+    /// whatever becomes of them.
+    fn keys_to_preseal(
+        &mut self,
+        blocks: &Range<BlockIndex>,
+    ) -> Result<Option<Arc<FileKeys>>, VolumeError> {
+        if !self.writable || self.sealing.is_none() || self.durable.covered() > blocks.start {
+            return Ok(None);
+        }
+        self.begin_write((blocks.end.0 - blocks.start.0) * BLOCK_LEN)?;
+        let sealing = self.sealing_mut()?;
+        sealing.seals += blocks.end.0 - blocks.start.0;
+        Ok(sealing.keys.clone())
+    }
+}
+
+/// Where the run starts that a write from `first` on makes, and whether the page of its first
+/// entries is part of it.
+pub(super) fn run_start(first: BlockIndex) -> (CipherOffset, bool) {
+    match first == first.group_start() {
+        true => (entry_place(first).0.start(), true),
+        false => (first.cipher_start(), false),
+    }
+}
+
+/// The whole blocks of a write that begins with one and has enough of them.
+fn whole_blocks(offset: u64, len: usize) -> Option<Range<BlockIndex>> {
+    let count = len as u64 / BLOCK_LEN;
+    let end = offset.checked_add(len as u64)?;
+    let worth = offset.is_multiple_of(BLOCK_LEN)
+        && end <= MAX_PLAIN_SIZE.0
+        && (LEAST_BLOCKS..=SPAN_BLOCKS as u64 - 1).contains(&count);
+    let first = PlainOffset(offset).block();
+    worth.then(|| first..BlockIndex(first.0 + count))
+}
+
+/// With fewer blocks than these, locking twice costs more than others gain by it.
+const LEAST_BLOCKS: u64 = 16;
