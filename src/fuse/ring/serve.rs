@@ -247,6 +247,8 @@ fn change(asked: &SetattrIn) -> AttributeChange {
         size: has(valid::SIZE).then_some(asked.size),
         atime: time(valid::ATIME, valid::ATIME_NOW, asked.atime, asked.atime_nanos),
         mtime: time(valid::MTIME, valid::MTIME_NOW, asked.mtime, asked.mtime_nanos),
+        ctime: has(valid::CTIME)
+            .then_some(Timestamp { secs: asked.ctime, nanos: asked.ctime_nanos }),
     }
 }
 
