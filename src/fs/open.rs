@@ -68,7 +68,13 @@ impl FileSystem {
 
     /// Whether the end of a handle opened for `mode` has nothing to tell.
     pub(super) fn closes_silently(&self, mode: OpenMode) -> bool {
-        !mode.writable || self.volume.durability() == Durability::Process
+        !mode.writable || self.never_flushes()
+    }
+
+    /// Whether [`Self::flush`] has nothing to do, however long the mount lasts: then nothing is
+    /// ever gathered. A volume that is only read may be remounted.
+    pub fn never_flushes(&self) -> bool {
+        self.volume.durability() == Durability::Process
     }
 
     /// Closes a handle. With the last one that could write, the file's header is brought up to

@@ -294,6 +294,10 @@ impl Filesystem for Classic {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        if self.fs.never_flushes() {
+            // The kernel does not ask again, which spares each close a request.
+            return reply.error(Errno::ENOSYS);
+        }
         finish(guarded("flush", || self.fs.flush(handle(fh))), reply);
     }
 

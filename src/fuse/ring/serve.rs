@@ -167,6 +167,7 @@ impl Service {
                 Answer::Size(place.size)
             }
             Operation::Release { handle } => done(fs.release(handle))?,
+            Operation::Flush { .. } if fs.never_flushes() => Answer::Refused(libc::ENOSYS),
             Operation::Flush { handle } => done(fs.flush(handle))?,
             Operation::Fsync(ref asked) => {
                 done(fs.sync(Handle(asked.handle), asked.flags & FSYNC_DATA_ONLY != 0))?
