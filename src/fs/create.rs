@@ -112,7 +112,8 @@ impl FileSystem {
             Ok(opened) => Ok((entry, opened)),
             Err(error) => {
                 let _ = undo(&site);
-                let target = Target { object: ObjectId::of(&stat), pinned: None };
+                let (object, kind) = (ObjectId::of(&stat), stat.kind());
+                let target = Target { object, kind, pinned: None };
                 self.nodes.removed(parent, name, target);
                 self.nodes.forget(entry.node, 1);
                 Err(error)
@@ -158,7 +159,7 @@ impl FileSystem {
                     super::open::access(caller, crate::keys::Operation::Create, &path, None);
                 let file = self
                     .volume
-                    .open_file(Arc::clone(&disk) as Arc<_>, true, &access)
+                    .open_file_of_size(Arc::clone(&disk) as Arc<_>, stat.size, true, &access)
                     .map_err(|source| self.volume_error(node, source))?;
                 used.inode().set_ready(file, disk, stat);
             }

@@ -3,18 +3,17 @@
 //! changes of it are ordered.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use super::error::At;
 use super::locks::lock;
-use super::nodes::ObjectId;
+use super::nodes::{ObjectId, Target};
 use super::open::Purpose;
 use super::open_table::OpenInode;
 use super::{FileSystem, FsError, NodeId};
 use crate::format::FileId;
-use crate::store::tree::{DirFd, FileKind, RenameMode, Stat};
+use crate::store::tree::{FileKind, Stat};
 use crate::store::{BackingFile, SyncScope};
 use crate::volume::Durability;
 
@@ -108,25 +107,23 @@ impl FileSystem {
 
     /// Makes an object durable that is about to take the name of another one: a power cut must
     /// leave the old content under that name or the new, not half of the new.
+    ///
+    /// An object that is exchanged with it takes its name.
     pub(super) fn sync_before_rename(
         &self,
-        from: (&DirFd, &OsStr),
-        to: (&DirFd, &OsStr),
-        mode: RenameMode,
+        moved: &Stat,
+        exchanged: Option<&Target>,
     ) -> Result<(), FsError> {
         // Only files have content; a number among the closed ones may have gone to another object.
-        let sync = |stat: Stat| match stat.kind() {
-            FileKind::Regular => self.sync_object(ObjectId::of(&stat)),
+        let sync = |object, kind| match kind {
+            FileKind::Regular => self.sync_object(object),
             _ => Ok(()),
         };
-        if mode == RenameMode::NoReplace || self.volume.durability() == Durability::Process {
+        if self.volume.durability() == Durability::Process {
             return Ok(());
         }
-        // What is not there, or cannot be looked at, is for the rename itself to find.
-        let stat = |(directory, name)| self.tree.stat(directory, name);
-        let (Ok(moved), Ok(replaced)) = (stat(from), stat(to)) else { return Ok(()) };
-        sync(moved)?;
-        if mode == RenameMode::Exchange { sync(replaced) } else { Ok(()) }
+        sync(ObjectId::of(moved), moved.kind())?;
+        exchanged.map_or(Ok(()), |target| sync(target.object, target.kind))
     }
 
     fn sync_object(&self, object: ObjectId) -> Result<(), FsError> {

@@ -43,11 +43,7 @@ impl FileSystem {
         check_new_name(new_parent, new_name)?;
         let mode = RenameMode::from_raw(flags).at(parent)?;
         let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
-        self.sync_before_rename((&from, name), (&to, new_name), mode)?;
-        fail_point::hit("fs.rename.after_sync");
-
-        let rename = self.nodes.renames().begin();
-        let moved = ObjectId::of(&self.tree.stat(&from, name).at(parent)?);
+        let moved = self.tree.stat(&from, name).at(parent)?;
         let there = match mode {
             RenameMode::NoReplace => None,
             RenameMode::Replace | RenameMode::Exchange => match self.target(&to, new_name) {
@@ -56,9 +52,17 @@ impl FileSystem {
                 Err(source) => return Err(FsError::Backing { node: new_parent, source }),
             },
         };
+        if let Some(target) = &there {
+            let exchanged = (mode == RenameMode::Exchange).then_some(target);
+            self.sync_before_rename(&moved, exchanged)?;
+        }
+        fail_point::hit("fs.rename.after_sync");
+
+        let rename = self.nodes.renames().begin();
         self.tree.rename(&from, name, &to, new_name, mode).at(parent)?;
         rename.applied();
 
+        let moved = ObjectId::of(&moved);
         let (old, new) = ((parent, name), (new_parent, new_name));
         match there {
             // Two names of one object: nothing was renamed.
@@ -119,20 +123,21 @@ impl FileSystem {
             Ok(located) => located,
             Err(error) if lacks_descriptors(&error) => {
                 let stat = self.tree.stat(directory, name)?;
-                return Ok(Target { object: ObjectId::of(&stat), pinned: None });
+                let (object, kind) = (ObjectId::of(&stat), stat.kind());
+                return Ok(Target { object, kind, pinned: None });
             }
             Err(error) => return Err(error),
         };
         let stat = located.stat()?;
-        let object = ObjectId::of(&stat);
-        let pinned = if stat.kind() != FileKind::Directory {
+        let (object, kind) = (ObjectId::of(&stat), stat.kind());
+        let pinned = if kind != FileKind::Directory {
             Some(Pinned::Other(located))
         } else {
             let known = self.nodes.node_of(object).and_then(|node| self.directories.find(node));
             let opened = || self.tree.open_dir(directory, name).ok().map(Arc::new);
             known.or_else(opened).map(Pinned::Directory)
         };
-        Ok(Target { object, pinned })
+        Ok(Target { object, kind, pinned })
     }
 
     fn gone(&self, parent: NodeId, name: &OsStr, target: Target) {

@@ -69,6 +69,8 @@ pub struct Place {
 pub struct Target {
     /// What the name leads to.
     pub object: ObjectId,
+    /// What sort of object.
+    pub kind: FileKind,
     /// The object itself, where a descriptor could be had.
     pub pinned: Option<Pinned>,
 }
@@ -442,7 +444,7 @@ mod tests {
     }
 
     fn target(ino: u64) -> Target {
-        Target { object: ObjectId { dev: 7, ino }, pinned: None }
+        Target { object: ObjectId { dev: 7, ino }, kind: FileKind::Regular, pinned: None }
     }
 
     #[test]

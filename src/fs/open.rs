@@ -68,7 +68,13 @@ impl FileSystem {
 
     /// Whether the end of a handle opened for `mode` has nothing to tell.
     pub(super) fn closes_silently(&self, mode: OpenMode) -> bool {
-        !mode.writable || self.volume.durability() == Durability::Process
+        !mode.writable || self.never_flushes()
+    }
+
+    /// Whether [`Self::flush`] has nothing to do, however long the mount lasts: then nothing is
+    /// ever gathered. A volume that is only read may be remounted.
+    pub fn never_flushes(&self) -> bool {
+        self.volume.durability() == Durability::Process
     }
 
     /// Closes a handle. With the last one that could write, the file's header is brought up to
@@ -175,7 +181,8 @@ impl FileSystem {
         if !inode.is_ready() {
             let (disk, stat, writable) = self.open_backing(node, object, purpose)?;
             let disk = Arc::new(disk);
-            let file = self.volume.open_file(Arc::clone(&disk) as Arc<_>, writable, &access);
+            let backing = Arc::clone(&disk) as Arc<_>;
+            let file = self.volume.open_file_of_size(backing, stat.size, writable, &access);
             inode.set_ready(file.map_err(wrap)?, disk, &stat);
             if inode.file().size() != plain_size(CipherOffset(stat.size)).0 {
                 self.resized.note(object, stat.size, inode.file().size());
@@ -241,22 +248,18 @@ impl FileSystem {
         object: ObjectId,
         flags: OpenFlags,
     ) -> Result<(DiskFile, Stat), FsError> {
-        let with_stat = |disk: DiskFile| {
-            let stat = disk.stat()?;
-            Ok((disk, stat))
-        };
-        let (disk, stat) = self.by_name(
+        let (fd, stat) = self.by_name(
             node,
-            |pinned: Arc<Pinned>| with_stat(pinned.located().reopen(flags)?.into()),
+            |pinned: Arc<Pinned>| pinned.located().reopen_with_stat(flags),
             |directory, name| {
-                let (disk, stat) = with_stat(self.tree.open_file(directory, name, flags)?.into())?;
-                Ok(((disk, stat), stat))
+                let (fd, stat) = self.tree.open_file_with_stat(directory, name, flags)?;
+                Ok(((fd, stat), stat))
             },
         )?;
         if ObjectId::of(&stat) != object {
             return Err(FsError::Stale { node });
         }
-        Ok((disk, stat))
+        Ok((fd.into(), stat))
     }
 
     /// The kernel has allowed the open by the mode bits, but an owner without privilege may be

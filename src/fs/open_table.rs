@@ -211,6 +211,14 @@ impl OpenInode {
     /// Brings the header up to date and puts back the modification time: what is no change of
     /// the content must not undo a `utimensat`.
     pub fn settle(&self, wrap: impl FnOnce(VolumeError) -> FsError) -> Result<(), FsError> {
+        {
+            let _modifying = lock(&self.modifying);
+            if self.file().is_settled() {
+                let stat = self.disk().stat().at(self.node)?;
+                self.stamp.store(stamp(&stat), Ordering::Relaxed);
+                return Ok(());
+            }
+        }
         self.keep_time(|file| file.settle().map_err(wrap))
     }
 

@@ -87,6 +87,9 @@ pub struct AttributeChange {
     pub atime: Option<TimeChange>,
     /// Last change of the content.
     pub mtime: Option<TimeChange>,
+    /// Last change of the attributes as the kernel has it. It is never set: whatever changes an
+    /// object underneath sets it.
+    pub ctime: Option<Timestamp>,
 }
 
 /// What an open gives.

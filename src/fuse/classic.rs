@@ -19,7 +19,7 @@ use fuser::{
 };
 
 use super::convert::{
-    COPY_MAX, caller, directory_flags, file_attr, file_flags, negative_attr, time_change,
+    COPY_MAX, caller, directory_flags, file_attr, file_flags, negative_attr, time_change, timestamp,
 };
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
@@ -97,7 +97,7 @@ impl Filesystem for Classic {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -112,6 +112,7 @@ impl Filesystem for Classic {
             size,
             atime: atime.map(time_change),
             mtime: mtime.map(time_change),
+            ctime: ctime.map(timestamp),
         };
         let result = guarded("setattr", || {
             self.fs.set_attributes(caller(request), node(ino), fh.map(handle), &change)
@@ -293,6 +294,10 @@ impl Filesystem for Classic {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        if self.fs.never_flushes() {
+            // The kernel does not ask again, which spares each close a request.
+            return reply.error(Errno::ENOSYS);
+        }
         finish(guarded("flush", || self.fs.flush(handle(fh))), reply);
     }
 

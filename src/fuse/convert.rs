@@ -108,7 +108,7 @@ fn permissions(mode: u32) -> u16 {
 
 /// `fuser` reads the kernel's "-2 s and 0.8 s" as 2.8 s before 1970; both numbers are still
 /// there to be taken apart again.
-fn timestamp(time: SystemTime) -> Timestamp {
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Timestamp { secs: saturated(after.as_secs()), nanos: after.subsec_nanos() },
         Err(before) => {

@@ -13,7 +13,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, fcntl_setfl, fstat, mkdirat, mknodat, openat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fcntl_setfl, mkdirat, mknodat, openat,
     readlinkat, renameat_with, symlinkat, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
@@ -88,6 +88,16 @@ impl DiskTree {
     /// `ELOOP` for a symbolic link, `EINVAL`, `EISDIR` or `ENXIO` for anything else that is
     /// no regular file; a FIFO or device is never waited for.
     pub fn open_file(&self, dir: &DirFd, name: &OsStr, flags: OpenFlags) -> io::Result<OwnedFd> {
+        Ok(self.open_file_with_stat(dir, name, flags)?.0)
+    }
+
+    /// The same, with the file's attributes, which opening it has to look at anyway.
+    pub fn open_file_with_stat(
+        &self,
+        dir: &DirFd,
+        name: &OsStr,
+        flags: OpenFlags,
+    ) -> io::Result<(OwnedFd, Stat)> {
         let name = component(name)?;
         open_regular(flags, |flags| openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty()))
     }
@@ -248,18 +258,19 @@ impl RenameMode {
 fn open_regular(
     flags: OpenFlags,
     open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>,
-) -> io::Result<OwnedFd> {
+) -> io::Result<(OwnedFd, Stat)> {
     let access = flags.access.flags();
     let open = |extra| retry_on_intr(|| open(access | OFlags::CLOEXEC | OFlags::NONBLOCK | extra));
     let (fd, kept) = match flags.keep_atime.then(|| open(OFlags::NOATIME)) {
         Some(Err(Errno::PERM)) | None => (open(OFlags::empty())?, OFlags::empty()),
         Some(opened) => (opened?, OFlags::NOATIME),
     };
-    if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
+    let stat = stat::of(fd.as_fd())?;
+    if stat.kind() != FileKind::Regular {
         return Err(Errno::INVAL.into());
     }
     fcntl_setfl(&fd, kept)?;
-    Ok(fd)
+    Ok((fd, stat))
 }
 
 /// `name` if it is one component of a path.

@@ -247,6 +247,22 @@ impl Content {
         Ok(())
     }
 
+    /// Whether the state record is to be written, because the file has become more than it tells.
+    pub(super) fn is_behind(&self) -> bool {
+        let Some(sealing) = &self.sealing else { return false };
+        if sealing.keys.is_none() || !sealing.on_disk || !self.writable {
+            // It was settled when the DEK was withdrawn, and nothing has changed since.
+            return false;
+        }
+        let unused = sealing.state.seal_count.saturating_sub(sealing.seals);
+        let told = !sealing.state.flags.digest_kept || sealing.told == sealing.sum;
+        let current = sealing.state.size == self.size.0
+            && self.gaps.is_empty()
+            && unused <= UNUSED_SEALS_KEPT
+            && told;
+        !current
+    }
+
     /// Writes the state record if it is behind what the file has become. Tries again what a
     /// failed write could not undo.
     pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
@@ -259,19 +275,12 @@ impl Content {
             }
             self.volume.note_settled(self.file_id());
         }
+        if !self.is_behind() {
+            return Ok(());
+        }
         let size = self.size.0;
-        let (gaps, durable) = (!self.gaps.is_empty(), self.durable.size().0.min(size));
-        let Some(sealing) = &self.sealing else { return Ok(()) };
-        if sealing.keys.is_none() {
-            // It was settled when the DEK was withdrawn, and nothing has changed since.
-            return Ok(());
-        }
-        let unused = sealing.state.seal_count.saturating_sub(sealing.seals);
-        let told = !sealing.state.flags.digest_kept || sealing.told == sealing.sum;
-        let current = sealing.state.size == size && !gaps && unused <= UNUSED_SEALS_KEPT && told;
-        if !sealing.on_disk || !self.writable || current {
-            return Ok(());
-        }
+        let durable = self.durable.size().0.min(size);
+        let sealing = self.sealing()?;
         let seal_count = sealing.seals;
         let state = sealing.state;
         self.put_state(StateRecord { size, durable_size: durable, seal_count, ..state })?;

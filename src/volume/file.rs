@@ -32,14 +32,15 @@ pub struct EncryptedFile {
 
 impl EncryptedFile {
     /// Opens a backing file: authorises, unwraps the DEK, authenticates the header, recovers
-    /// what a crash has left. `writable` says whether `backing` may be written.
+    /// what a crash has left. `backing_size` is how large `backing` is, `writable` says whether it
+    /// may be written.
     pub(super) fn open(
         volume: &Arc<Volume>,
         backing: Arc<dyn BackingFile>,
+        backing_size: u64,
         writable: bool,
         access: &Access<'_>,
     ) -> Result<Self, VolumeError> {
-        let backing_size = backing.size()?;
         let content = Content::closed(volume, backing, writable);
         if backing_size == 0 {
             return Ok(Self::of(content));
@@ -58,12 +59,13 @@ impl EncryptedFile {
             return Err(VolumeError::OtherVolume { file: file_id, found: volume_id });
         }
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
-        Self::open_unlocked(content, page, header, keys, state)
+        Self::open_unlocked(content, backing_size, page, header, keys, state)
     }
 
     /// Opens a backing file whose header was authenticated.
     pub(super) fn open_unlocked(
         mut content: Content,
+        backing_size: u64,
         page: Box<Page>,
         header: Header,
         keys: FileKeys,
@@ -71,7 +73,6 @@ impl EncryptedFile {
     ) -> Result<Self, VolumeError> {
         let volume = Arc::clone(&content.volume);
         let file_id = header.prologue.file_id;
-        let backing_size = content.backing.size()?;
         let seals = state.seal_count;
         let pages = EntryPages::new(page);
         let (sum, told) = Default::default();
@@ -267,6 +268,13 @@ impl EncryptedFile {
     /// The first offset from `offset` on in a hole or at the end; `None` past the end.
     pub fn next_hole(&self, offset: u64) -> Result<Option<u64>, VolumeError> {
         self.reading().next_hole(offset)
+    }
+
+    /// Whether [`Self::settle`] would write nothing.
+    pub fn is_settled(&self) -> bool {
+        let content = self.reading();
+        let must_flush = content.size.0 == 0 && content.durable.whole_in_flight();
+        !must_flush && !content.has_gathered() && !content.unsettled && !content.is_behind()
     }
 
     /// Writes the state record if it is behind; wanted when the last writer closes the file.

@@ -54,7 +54,19 @@ impl Volume {
         writable: bool,
         access: &Access<'_>,
     ) -> Result<EncryptedFile, VolumeError> {
-        EncryptedFile::open(self, backing, writable, access)
+        let size = backing.size()?;
+        self.open_file_of_size(backing, size, writable, access)
+    }
+
+    /// The same for who knows already how large the backing file is.
+    pub fn open_file_of_size(
+        self: &Arc<Self>,
+        backing: Arc<dyn BackingFile>,
+        size: u64,
+        writable: bool,
+        access: &Access<'_>,
+    ) -> Result<EncryptedFile, VolumeError> {
+        EncryptedFile::open(self, backing, size, writable, access)
     }
 
     /// The volume's id.

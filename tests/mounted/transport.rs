@@ -34,6 +34,25 @@ fn what_is_asked_for_comes_about_and_stats_tell() {
     }
 }
 
+/// Where nothing is gathered in memory, closing a file has nothing to wait for.
+#[test]
+fn closing_asks_only_where_there_is_something_to_flush() {
+    let Some(bench) = Bench::new() else { return };
+    for (durability, expected) in [("power", 8..=u64::MAX), ("process", 0..=1)] {
+        bench.mount(&["-o", &format!("durability={durability}")]);
+        for number in 0..8 {
+            let path = bench.file(&format!("{durability}-{number}"));
+            fs::write(&path, [number; 5000]).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), [number; 5000]);
+        }
+        let stats = succeed(bench.ssefs(&["stats", "--json"]).arg(bench.mnt())).stdout;
+        let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+        let flushes = stats["operations"]["flushes"].as_u64().unwrap();
+        assert!(expected.contains(&flushes), "{durability}: {flushes}");
+        bench.unmount();
+    }
+}
+
 /// Syncs wait for the disk in the daemon; those who look names up must not wait with them.
 #[test]
 fn many_who_wait_do_not_keep_others_waiting() {

@@ -224,6 +224,7 @@ pub(super) mod valid {
     pub(in super::super) const HANDLE: u32 = 1 << 6;
     pub(in super::super) const ATIME_NOW: u32 = 1 << 7;
     pub(in super::super) const MTIME_NOW: u32 = 1 << 8;
+    pub(in super::super) const CTIME: u32 = 1 << 10;
 }
 
 /// `FUSE_GETATTR_FH`

@@ -167,6 +167,7 @@ impl Service {
                 Answer::Size(place.size)
             }
             Operation::Release { handle } => done(fs.release(handle))?,
+            Operation::Flush { .. } if fs.never_flushes() => Answer::Refused(libc::ENOSYS),
             Operation::Flush { handle } => done(fs.flush(handle))?,
             Operation::Fsync(ref asked) => {
                 done(fs.sync(Handle(asked.handle), asked.flags & FSYNC_DATA_ONLY != 0))?
@@ -247,6 +248,8 @@ fn change(asked: &SetattrIn) -> AttributeChange {
         size: has(valid::SIZE).then_some(asked.size),
         atime: time(valid::ATIME, valid::ATIME_NOW, asked.atime, asked.atime_nanos),
         mtime: time(valid::MTIME, valid::MTIME_NOW, asked.mtime, asked.mtime_nanos),
+        ctime: has(valid::CTIME)
+            .then_some(Timestamp { secs: asked.ctime, nanos: asked.ctime_nanos }),
     }
 }
 

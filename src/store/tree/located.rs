@@ -52,6 +52,11 @@ impl Located {
     /// Opens the regular file, even when it has no name any more. Errors as of
     /// [`super::DiskTree::open_file`].
     pub fn reopen(&self, flags: OpenFlags) -> io::Result<OwnedFd> {
+        Ok(self.reopen_with_stat(flags)?.0)
+    }
+
+    /// The same, with the file's attributes.
+    pub fn reopen_with_stat(&self, flags: OpenFlags) -> io::Result<(OwnedFd, Stat)> {
         let path = self.proc_path();
         open_regular(flags, |flags| open(path.as_c_str(), flags, Mode::empty()))
     }

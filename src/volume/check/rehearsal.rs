@@ -30,7 +30,8 @@ pub(super) fn recovered(
     let header = Header::parse(&subject.first)?;
     let content = Content::closed(volume, Arc::clone(&backing), true);
     let (page, state) = (subject.first.clone(), subject.state);
-    match EncryptedFile::open_unlocked(content, page, header, subject.keys, state) {
+    let (size, keys) = (subject.backing_size, subject.keys);
+    match EncryptedFile::open_unlocked(content, size, page, header, keys, state) {
         Ok(_) => {}
         Err(VolumeError::Backing(error)) if error.kind() == std::io::ErrorKind::OutOfMemory => {
             report.findings.add(Problem::TooMuch, "too much of it is to be recovered to try that");
