@@ -106,7 +106,8 @@ fn every_fail_point_is_named_and_placed() {
 
 /// The names of the fail points that a file passes.
 fn fail_points(text: &str) -> Vec<String> {
-    let calls = text.split("fail_point::hit(").skip(1);
+    let calls = ["fail_point::hit(", "fail_point::refuses("];
+    let calls = calls.into_iter().flat_map(|call| text.split(call).skip(1));
     calls.map(|rest| rest.split('"').nth(1).unwrap_or_default().to_owned()).collect()
 }
 

@@ -1,8 +1,10 @@
-//! Named places where a test lets the process die, as `kill -9` would at that very instant.
+//! Named places where a test lets the process die, as `kill -9` would at that very instant, or
+//! lets something else fail that it has no other way to make fail.
 //!
 //! Only debug builds have them, and only a test arms one, by an environment variable:
-//! `SSEFS_FAIL_POINT=NAME` or `NAME:COUNT`, where the process dies at the count-th hit, or
-//! `panic:NAME:COUNT`, where the thread panics. In a release build a hit is nothing.
+//! `SSEFS_FAIL_POINT=NAME` or `NAME:COUNT`, where the process dies at the count-th hit,
+//! `panic:NAME:COUNT`, where the thread panics, or `refuse:NAME:COUNT`, where what is asked for
+//! there is refused. In a release build a hit is nothing.
 //! `tests/tidy.rs` holds [`NAMES`] to the calls in the sources.
 
 /// All fail points, so that tests can go over every one.
@@ -20,6 +22,10 @@ pub const NAMES: &[&str] = &[
     "volume.rewrap.before_write",
     "fs.rename.after_sync",
     "fs.release.before_settle",
+    "fuse.ring.offer",
+    "fuse.ring.register",
+    "fuse.ring.take",
+    "fuse.ring.answer",
 ];
 
 /// The environment variable that arms one fail point.
@@ -28,10 +34,21 @@ pub const VARIABLE: &str = "SSEFS_FAIL_POINT";
 /// Passes the fail point of this name; does not return where its time to strike has come.
 #[inline]
 pub fn hit(name: &str) {
+    refuses(name);
+}
+
+/// The same where something can be refused; true where its time has come.
+#[inline]
+pub fn refuses(name: &str) -> bool {
     #[cfg(debug_assertions)]
-    armed::hit(name);
+    {
+        armed::refuses(name)
+    }
     #[cfg(not(debug_assertions))]
-    let _ = name;
+    {
+        let _ = name;
+        false
+    }
 }
 
 #[cfg(debug_assertions)]
@@ -47,33 +64,44 @@ mod armed {
     pub(super) struct Armed {
         pub(super) name: String,
         pub(super) left: AtomicU64,
-        /// Whether the thread panics instead of the process dying.
-        pub(super) panics: bool,
+        pub(super) effect: Effect,
     }
 
-    pub(super) fn hit(name: &str) {
+    /// What happens there.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Effect {
+        Death,
+        Panic,
+        Refusal,
+    }
+
+    pub(super) fn refuses(name: &str) -> bool {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
         let armed = ARMED.get_or_init(|| {
             let value = std::env::var(VARIABLE).ok()?;
             Some(Armed::parse(&value).unwrap_or_else(|| panic!("{VARIABLE}={value}")))
         });
-        match armed.as_ref().filter(|armed| armed.strikes(name)) {
-            Some(armed) if armed.panics => panic!("at the fail point {name}"),
-            Some(_) => die(),
-            None => {}
+        match armed.as_ref().filter(|armed| armed.strikes(name)).map(|armed| armed.effect) {
+            Some(Effect::Panic) => panic!("at the fail point {name}"),
+            Some(Effect::Death) => die(),
+            Some(Effect::Refusal) => true,
+            None => false,
         }
     }
 
     impl Armed {
-        /// Reads `NAME` or `NAME:COUNT`, perhaps after `panic:`; `None` for what is no fail point.
+        /// Reads `NAME` or `NAME:COUNT`, perhaps after `panic:` or `refuse:`; `None` for what is no
+        /// fail point.
         pub(super) fn parse(value: &str) -> Option<Self> {
-            let named = value.strip_prefix("panic:");
-            let panics = named.is_some();
-            let value = named.unwrap_or(value);
+            let effects = [("panic:", Effect::Panic), ("refuse:", Effect::Refusal)];
+            let told = effects.iter().find_map(|&(prefix, effect)| {
+                value.strip_prefix(prefix).map(|value| (value, effect))
+            });
+            let (value, effect) = told.unwrap_or((value, Effect::Death));
             let (name, count) = value.split_once(':').unwrap_or((value, "1"));
             let count = count.parse().ok().filter(|count| *count > 0)?;
             let known = NAMES.contains(&name);
-            known.then(|| Self { name: name.to_owned(), left: AtomicU64::new(count), panics })
+            known.then(|| Self { name: name.to_owned(), left: AtomicU64::new(count), effect })
         }
 
         /// Counts a hit; true for the one to die at.
@@ -84,7 +112,7 @@ mod armed {
 
     /// Nothing is unwound or flushed, and no other thread goes on for longer than it takes the
     /// kernel to end it.
-    fn die() {
+    fn die() -> ! {
         kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
         loop {
             std::thread::park();
@@ -98,7 +126,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
-    use super::armed::Armed;
+    use super::armed::{Armed, Effect};
     use super::*;
 
     #[test]
@@ -108,9 +136,11 @@ mod tests {
         assert_eq!(strikes, [false, false, true, false, false]);
         let armed = Armed::parse("volume.resize.after_cut").unwrap();
         assert!(!armed.strikes("volume.resize.after_announce"));
-        assert!(armed.strikes("volume.resize.after_cut") && !armed.panics);
-        let armed = Armed::parse("panic:volume.resize.after_cut:2").unwrap();
-        assert!(armed.panics && !armed.strikes("volume.resize.after_cut"));
+        assert!(armed.strikes("volume.resize.after_cut") && armed.effect == Effect::Death);
+        for (prefix, effect) in [("panic", Effect::Panic), ("refuse", Effect::Refusal)] {
+            let armed = Armed::parse(&format!("{prefix}:volume.resize.after_cut:2")).unwrap();
+            assert!(armed.effect == effect && !armed.strikes("volume.resize.after_cut"));
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! How requests reach the daemon: what was asked for comes about or is refused, and a ring serves
-//! also those who ask while others wait.
+//! How requests reach the daemon: what was asked for comes about or is refused, a ring serves also
+//! those who ask while others wait, and when a part of it is lost nobody waits for ever.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -7,7 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bench, Setup, skip, succeed};
+use rustix::io::Errno;
+use ssefs::sys::fail_point::VARIABLE;
+
+use crate::harness::{Bench, Mount, Setup, has_fail_points, skip, succeed, wait_for};
 
 #[test]
 fn what_is_asked_for_comes_about_and_stats_tell() {
@@ -78,6 +81,89 @@ fn many_who_wait_do_not_keep_others_waiting() {
         assert!(time < LIMIT, "{LOOKUPS} look-ups took {time:?}");
     });
     mount.finish();
+}
+
+/// The kernel may not offer a ring after all, or refuse the entries of one thread when it has
+/// taken those of another.
+#[test]
+fn a_refused_ring_is_done_without() {
+    if !has_fail_points() {
+        return skip("only a debug build has fail points");
+    }
+    if !is_offered() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    for point in ["fuse.ring.offer:1", "fuse.ring.register:1", "fuse.ring.register:2"] {
+        let armed = format!("refuse:{point}");
+        let mut asked_for = bench.mount_command(&["-o", "transport=uring"]);
+        let said = bench.refused(asked_for.env(VARIABLE, &armed), 7);
+        assert!(said.contains("transport=uring"), "{armed}: {said}");
+        succeed(bench.mount_command(&["-o", "transport=auto"]).env(VARIABLE, &armed));
+        let stats = succeed(bench.ssefs(&["stats", "--json"]).arg(bench.mnt())).stdout;
+        let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+        assert_eq!(stats["transport"], "classic", "{armed}");
+        fs::write(bench.file("file"), b"text").unwrap();
+        assert_eq!(fs::read(bench.file("file")).unwrap(), b"text");
+        bench.unmount();
+    }
+}
+
+/// A panic around a request, outside of the file system's own calls.
+#[test]
+fn a_panic_around_a_request_is_answered() {
+    let Some(mut mount) = armed_ring("panic:fuse.ring.answer:40") else { return };
+    let missing = |number| fs::symlink_metadata(mount.path(format!("missing-{number}")));
+    let errors = (0..100).map(|number| missing(number).unwrap_err());
+    let others: Vec<_> = errors.filter(|error| errno(error) != Errno::NOENT).collect();
+    assert!(matches!(&others[..], [error] if errno(error) == Errno::IO), "{others:?}");
+    fs::write(mount.path("file"), b"text").unwrap();
+    mount.forgive_panics();
+    mount.remount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"text");
+    mount.finish();
+}
+
+/// A thread with a ring dies with a request in its hands: whoever waits is told, and the daemon
+/// ends instead of leaving the mount to hang.
+#[test]
+fn a_lost_thread_ends_the_connection() {
+    let Some(mut mount) = armed_ring("panic:fuse.ring.take:40") else { return };
+    fs::write(mount.path("file"), b"text").unwrap();
+    let begin = Instant::now();
+    let missing = |number| fs::symlink_metadata(mount.path(format!("missing-{number}")));
+    let errors = (0..100).map(|number| missing(number).unwrap_err());
+    let lost = errors.map(|error| errno(&error)).find(|errno| *errno != Errno::NOENT);
+    let ends = [Errno::NOTCONN, Errno::CONNABORTED, Errno::IO];
+    assert!(lost.is_some_and(|errno| ends.contains(&errno)), "{lost:?}");
+    assert!(mount.wait_for_death(LIMIT), "the daemon lives on\n{}", mount.log());
+    assert!(begin.elapsed() < LIMIT);
+    assert!(mount.log().contains("the connection is ended"), "{}", mount.log());
+    mount.kill_and_leave();
+    let gone =
+        || fs::symlink_metadata(mount.path("file")).is_err_and(|e| errno(&e) == Errno::NOENT);
+    assert!(wait_for(LIMIT, gone), "the dead mount is still there");
+    mount.forgive_panics();
+    mount.mount();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"text");
+    mount.finish();
+}
+
+/// A mount over a ring whose daemon has this fail point armed.
+fn armed_ring(fail_point: &str) -> Option<Mount> {
+    if !has_fail_points() {
+        skip("only a debug build has fail points");
+        return None;
+    }
+    if !is_offered() {
+        return None;
+    }
+    let setup = Setup::new().option("transport=uring").env(VARIABLE, fail_point);
+    setup.mount_only("a plain directory has no daemon").start()
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).expect("the kernel says why")
 }
 
 /// Large and small requests at the same time: each is answered with its own data.

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::abi::{EntryInOut, InHeader, OutHeader, Wire, head};
 use super::serve::{Lane, Service};
+use crate::sys::fail_point;
 use crate::sys::uring::Slot;
 
 /// An entry that the kernel has filled, or is to fill.
@@ -28,8 +29,10 @@ impl Ticket {
 
 /// Who is to serve the request in the entry.
 pub(super) fn lane(entry: &Entry, service: &Service) -> Lane {
-    let opcode = header(entry).opcode;
-    service.lane(opcode, structure(entry.head()))
+    let (opcode, structure) = (header(entry).opcode, structure(entry.head()));
+    let lane = catch_unwind(AssertUnwindSafe(|| service.lane(opcode, structure)));
+    // What panics here does so again where it is served, and is answered there.
+    lane.unwrap_or(Lane::Here)
 }
 
 /// By which number the kernel knows the request in the entry.
@@ -43,8 +46,10 @@ pub(super) fn serve(entry: &mut Entry, service: &Service) {
     let described = in_out(entry.head());
     let (head, payload) = entry.parts_mut();
     let filled = described.payload_bytes as usize;
-    let served =
-        catch_unwind(AssertUnwindSafe(|| service.serve(&header, structure(head), payload, filled)));
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        fail_point::hit("fuse.ring.answer");
+        service.serve(&header, structure(head), payload, filled)
+    }));
     // What a file system's call panics with has been logged; this is what lies around it.
     let served = served.unwrap_or_else(|_| {
         log::error!("opcode {}: internal error around the request", header.opcode);

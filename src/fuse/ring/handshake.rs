@@ -9,6 +9,7 @@ use super::super::negotiate::{MAX_BACKGROUND, MAX_WRITE, chosen, not_offered};
 use super::abi::{InHeader, InitIn, InitOut, Wire, opcode};
 use super::device::{Device, request_buffer};
 use crate::fs::FsOptions;
+use crate::sys::fail_point;
 
 /// A request to start that was read and not yet answered.
 pub(super) struct Handshake {
@@ -28,6 +29,9 @@ impl Handshake {
         let asked = InitIn::read(body).ok_or_else(|| invalid("the first request is too short"))?;
         if header.opcode != opcode::INIT {
             return Err(invalid("the first request is not INIT"));
+        }
+        if fail_point::refuses("fuse.ring.offer") {
+            return Ok(None);
         }
         Ok(reply(&asked, options)?.map(|reply| Self { unique: header.unique, reply }))
     }

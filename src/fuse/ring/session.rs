@@ -83,7 +83,11 @@ impl RingSession {
         let registered = starting.go(&lanes);
         let slow = (0..slow_threads).map(|index| {
             let lanes = Arc::clone(&lanes);
-            spawn(format!("slow-{index}"), move || lanes.run_slow())
+            spawn(format!("slow-{index}"), move || {
+                if catch_unwind(AssertUnwindSafe(|| lanes.run_slow())).is_err() {
+                    lanes.fail("a thread for what may wait panicked");
+                }
+            })
         });
         let mut threads =
             Threads { with_rings: starting.threads, slow: slow.collect::<io::Result<_>>()? };

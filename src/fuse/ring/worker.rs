@@ -10,6 +10,7 @@ use super::super::negotiate::MAX_WRITE;
 use super::entry::{Entry, Ticket, commit_id, lane, serve};
 use super::lanes::Lanes;
 use super::serve::Lane;
+use crate::sys::fail_point;
 use crate::sys::uring::{Event, Ring, Slot};
 
 /// What a thread with a ring is there for.
@@ -51,6 +52,9 @@ impl Worker {
     /// What the kernel refused the first of them with.
     pub(super) fn register(&mut self) -> io::Result<()> {
         let Role::Home { index, queues, .. } = self.role.clone() else { return Ok(()) };
+        if fail_point::refuses("fuse.ring.register") {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
         for queue in queues {
             self.add_entry(queue, index)?;
         }
@@ -91,6 +95,7 @@ impl Worker {
     }
 
     fn route(&mut self, mut entry: Entry, was_handed: bool) {
+        fail_point::hit("fuse.ring.take");
         match (lane(&entry, &self.lanes.service), &self.role) {
             (Lane::Here, Role::Home { .. }) => self.answer(entry),
             (Lane::Bulk, &Role::Bulk { index }) => {
