@@ -44,7 +44,7 @@ fn closing_asks_only_where_there_is_something_to_flush() {
     for (durability, expected) in [("power", 8..=u64::MAX), ("process", 0..=1)] {
         bench.mount(&["-o", &format!("durability={durability}")]);
         for number in 0..8 {
-            let path = bench.file(&format!("{durability}-{number}"));
+            let path = bench.file(format!("{durability}-{number}"));
             fs::write(&path, [number; 5000]).unwrap();
             assert_eq!(fs::read(&path).unwrap(), [number; 5000]);
         }
