@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::durability::Durability;
 use super::epochs::Epochs;
@@ -88,7 +89,7 @@ impl VolumeDirectory {
             opened => opened?,
         };
         let lock_name = OsStr::new(LOCK_NAME);
-        let lock = match tree.try_lock(&metadata, lock_name) {
+        let lock = match lock_soon(&tree, &metadata, lock_name) {
             Ok(Some(lock)) => Some(lock),
             Ok(None) => {
                 let held_by = read_small(&tree, &metadata, lock_name)?.unwrap_or_default();
@@ -253,6 +254,18 @@ impl Metadata {
     }
 }
 
+/// Locks the file. A holder that was killed lets go only once each of its threads is gone, some
+/// moments after it has vanished from the list of processes.
+fn lock_soon(tree: &DiskTree, directory: &DirFd, name: &OsStr) -> io::Result<Option<FileLock>> {
+    let begun = Instant::now();
+    loop {
+        match tree.try_lock(directory, name)? {
+            None if begun.elapsed() < DEATH_TAKES => std::thread::sleep(DEATH_TAKES / 30),
+            tried => return Ok(tried),
+        }
+    }
+}
+
 fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -282,6 +295,33 @@ fn read_small(
 /// Who holds a lock without a note.
 const UNNOTED: &str = "a process that is just mounting or unmounting it";
 const LOCK_NAME: &str = "lock";
+/// Until then a holder of the lock may be one that was killed.
+const DEATH_TAKES: Duration = Duration::from_millis(300);
 const REWRAP_LOCK_NAME: &str = "rewrap";
 /// No file of the metadata directory is longer: a bound on what is read before it is checked.
 const LARGEST: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lock of a killed daemon outlives its entry in the list of processes.
+    #[test]
+    fn a_holder_that_is_just_dying_is_waited_for() {
+        let scratch = tempfile::tempdir().unwrap();
+        let claim = || {
+            let tree = Arc::new(DiskTree::open(scratch.path()).unwrap());
+            VolumeDirectory::claim(tree, "a test")
+        };
+        let dying = claim().unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(claim);
+            std::thread::sleep(DEATH_TAKES / 10);
+            drop(dying);
+            let held = second.join().unwrap().unwrap();
+            assert!(matches!(claim(), Err(VolumeError::InUse { .. })));
+            drop(held);
+        });
+        claim().unwrap();
+    }
+}

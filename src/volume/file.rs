@@ -272,7 +272,8 @@ impl EncryptedFile {
 
     /// Whether [`Self::settle`] would write nothing.
     pub fn is_settled(&self) -> bool {
-        let content = self.reading();
+        // What a change left that broke off is not known to `reading`.
+        let Ok(content) = self.content.read() else { return false };
         let must_flush = content.size.0 == 0 && content.durable.whole_in_flight();
         !must_flush && !content.has_gathered() && !content.unsettled && !content.is_behind()
     }
