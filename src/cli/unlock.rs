@@ -88,7 +88,7 @@ pub fn unlock(tree: Arc<DiskTree>, plan: &UnlockPlan, holder: &str) -> Outcome<A
         DirectoryKind::Empty | DirectoryKind::Volume => {}
     }
     let mut brought = Brought::gather(plan, kind)?;
-    let directory = VolumeDirectory::claim(tree, holder).map_err(named)?;
+    let directory = VolumeDirectory::claim_patiently(tree, holder).map_err(named)?;
     match directory.descriptor().map_err(named)? {
         None => make(directory, plan, &mut brought),
         Some(descriptor) => open(directory, plan, &mut brought, descriptor),

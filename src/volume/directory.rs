@@ -79,6 +79,21 @@ impl VolumeDirectory {
     ///
     /// A read-only medium cannot be locked, and need not be: nobody can change it.
     pub fn claim(tree: Arc<DiskTree>, holder: &str) -> Result<Self, VolumeError> {
+        Self::claim_within(tree, holder, Duration::ZERO)
+    }
+
+    /// The same, where nothing else can be done while the volume is in use: a holder that was
+    /// killed lets go only once each of its threads is gone, some moments after it has vanished
+    /// from the list of processes.
+    pub fn claim_patiently(tree: Arc<DiskTree>, holder: &str) -> Result<Self, VolumeError> {
+        Self::claim_within(tree, holder, DEATH_TAKES)
+    }
+
+    fn claim_within(
+        tree: Arc<DiskTree>,
+        holder: &str,
+        patience: Duration,
+    ) -> Result<Self, VolumeError> {
         let name = OsStr::new(METADATA_DIR);
         let metadata = match tree.open_dir(tree.root(), name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -89,7 +104,7 @@ impl VolumeDirectory {
             opened => opened?,
         };
         let lock_name = OsStr::new(LOCK_NAME);
-        let lock = match lock_soon(&tree, &metadata, lock_name) {
+        let lock = match lock_within(&tree, &metadata, lock_name, patience) {
             Ok(Some(lock)) => Some(lock),
             Ok(None) => {
                 let held_by = read_small(&tree, &metadata, lock_name)?.unwrap_or_default();
@@ -254,13 +269,16 @@ impl Metadata {
     }
 }
 
-/// Locks the file. A holder that was killed lets go only once each of its threads is gone, some
-/// moments after it has vanished from the list of processes.
-fn lock_soon(tree: &DiskTree, directory: &DirFd, name: &OsStr) -> io::Result<Option<FileLock>> {
+fn lock_within(
+    tree: &DiskTree,
+    directory: &DirFd,
+    name: &OsStr,
+    patience: Duration,
+) -> io::Result<Option<FileLock>> {
     let begun = Instant::now();
     loop {
         match tree.try_lock(directory, name)? {
-            None if begun.elapsed() < DEATH_TAKES => std::thread::sleep(DEATH_TAKES / 30),
+            None if begun.elapsed() < patience => std::thread::sleep(patience / 30),
             tried => return Ok(tried),
         }
     }
@@ -311,7 +329,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let claim = || {
             let tree = Arc::new(DiskTree::open(scratch.path()).unwrap());
-            VolumeDirectory::claim(tree, "a test")
+            VolumeDirectory::claim_patiently(tree, "a test")
         };
         let dying = claim().unwrap();
         std::thread::scope(|scope| {
