@@ -3,22 +3,15 @@
 
 use std::fmt::Write;
 
-use crate::report::{Line, Report};
+use crate::report::{Line, Report, distinct};
 
 /// The chart of the first backing store.
 pub fn of(report: &Report) -> String {
     let backing = report.lines.first().map_or("", |line| line.backing.as_str());
     let lines = report.lines.iter().filter(|line| line.backing == backing);
     let lines: Vec<&Line> = lines.filter(|line| line.of("gocryptfs").is_some()).collect();
-    let mut systems: Vec<&str> = Vec::new();
-    for line in &lines {
-        for cell in &line.cells {
-            let is_drawn = BARS.contains(&cell.system) && !systems.contains(&cell.system);
-            if is_drawn {
-                systems.push(cell.system);
-            }
-        }
-    }
+    let drawn = lines.iter().flat_map(|line| &line.cells).map(|cell| cell.system);
+    let systems = distinct(drawn.filter(|system| BARS.contains(system)));
     let scale = Scale::of(&lines, &systems);
     let row_height = systems.len() as u32 * BAR + GAP;
     let height = TOP + lines.len() as u32 * row_height + 2 * GAP;

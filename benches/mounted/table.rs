@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Cell, Line, Report};
+use crate::report::{Cell, Line, Report, distinct};
 
 /// All tables: for each backing store the speeds, then what the daemons spent.
 pub fn print(report: &Report) -> String {
@@ -14,12 +14,7 @@ pub fn print(report: &Report) -> String {
     for backing in backings {
         let lines = report.lines.iter().filter(|line| line.backing == backing);
         let lines: Vec<&Line> = lines.collect();
-        let mut systems: Vec<&str> = Vec::new();
-        for cell in lines.iter().flat_map(|line| &line.cells) {
-            if !systems.contains(&cell.system) {
-                systems.push(cell.system);
-            }
-        }
+        let systems = distinct(lines.iter().flat_map(|line| &line.cells).map(|cell| cell.system));
         // The modes take part in few rows, and would make the others wide.
         let in_most = |system: &&str| {
             lines.iter().filter(|line| line.of(system).is_some()).count() * 2 > lines.len()

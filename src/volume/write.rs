@@ -16,8 +16,8 @@ use super::presealed::{Presealed, SealedBlocks, run_start};
 use super::read::{BAD_ENTRY, SPAN_BLOCKS, opens_as};
 use crate::crypto::{NONCE_LEN, random_nonces};
 use crate::format::{
-    BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex,
-    PlainOffset, PlainSize, Sealed, StateRecord, blocks_in, entry_place, stored_len,
+    BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainOffset,
+    PlainSize, Sealed, StateRecord, blocks_in, entry_place, stored_len,
 };
 use crate::sys::buffer::with_scratch;
 
@@ -144,7 +144,7 @@ impl Content {
         let end = offset.0 + data.len() as u64;
         let size = PlainSize(self.size.0.max(end));
         let blocks = offset.block()..BlockIndex(blocks_in(PlainSize(end)));
-        let last = BlockIndex(blocks.end.0 - 1);
+        let last = last_of(&blocks);
         let mut head = [0; BLOCK_LEN as usize];
         let mut tail = [0; BLOCK_LEN as usize];
         let skip = offset.within_block();
@@ -206,7 +206,7 @@ impl Content {
             self.write_through(covered..blocks.end, last_len, &plain_of, presealed)?;
         }
         if blocks.start < covered {
-            let last = BlockIndex(blocks.end.0 - 1);
+            let last = last_of(&blocks);
             let end = PlainSize(last.plain_start().0 + last_len as u64);
             let grown = (covered == blocks.end && end > self.size).then_some(end);
             self.gather_blocks(&(blocks.start..covered), grown, plain_of)?;
@@ -316,20 +316,18 @@ impl Content {
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
         presealed: Option<&mut Presealed<'_>>,
     ) -> Result<(), VolumeError> {
-        let last = BlockIndex(blocks.end.0 - 1);
         let mut pages = self.pages_for(&blocks)?;
         let mut sum = self.sealing()?.sum;
-        let (start, contiguous) = run_start(blocks.start);
-        let len = (last.cipher_start().0 + last_len as u64 - start.0) as usize;
+        let (start, _) = run_start(blocks.start);
+        let len = (last_of(&blocks).cipher_start().0 + last_len as u64 - start.0) as usize;
         let keys = Arc::clone(self.sealing()?.keys()?);
-        let run = SealRun { blocks: &blocks, last_len, start, contiguous };
+        let mut seal_and_write = |region: &mut [u8], done: Option<&SealedBlocks>| {
+            let run = SealRun { blocks: &blocks, last_len, region, done };
+            self.seal_and_write(run, &mut pages, &mut sum, &plain_of)
+        };
         let written = match presealed.and_then(|it| it.parts_for(&keys, start, len)) {
-            Some((done, region)) => {
-                self.seal_and_write(&run, region, &mut pages, &mut sum, plain_of, Some(done))
-            }
-            None => with_scratch(len, |region| {
-                self.seal_and_write(&run, region, &mut pages, &mut sum, plain_of, None)
-            }),
+            Some((done, region)) => seal_and_write(region, Some(done)),
+            None => with_scratch(len, |region| seal_and_write(region, None)),
         };
         self.durable.note_change();
         match written {
@@ -354,20 +352,20 @@ impl Content {
     /// The first part of the above, up to where something may have been written.
     fn seal_and_write<'p>(
         &mut self,
-        run: &SealRun<'_>,
-        region: &mut [u8],
+        mut run: SealRun<'_>,
         pages: &mut BTreeMap<PageIndex, Box<Page>>,
         sum: &mut ContentSum,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
-        done: Option<&SealedBlocks>,
     ) -> Result<Option<StateRecord>, Failed> {
-        let &SealRun { blocks, last_len, start, contiguous } = run;
-        let (leading, _) = entry_place(blocks.start);
-        let last = BlockIndex(blocks.end.0 - 1);
         let header = self
-            .seal_blocks(run, region, pages, sum, plain_of, done)
-            .and_then(|()| self.put_header_of_new_file(last, last_len, pages, *sum))
+            .seal_blocks(&mut run, pages, sum, plain_of)
+            .and_then(|()| {
+                self.put_header_of_new_file(last_of(run.blocks), run.last_len, pages, *sum)
+            })
             .map_err(Failed::BeforeWrite)?;
+        let SealRun { blocks, region, .. } = run;
+        let (leading, _) = entry_place(blocks.start);
+        let (start, contiguous) = run_start(blocks.start);
         for (index, page) in &*pages {
             if contiguous || *index != leading {
                 let at = (index.start().0 - start.0) as usize;
@@ -421,18 +419,16 @@ impl Content {
         Ok(pages)
     }
 
-    /// Seals each block into its place in the region, unless it is `done`, and its entry into its
-    /// page.
+    /// Seals each block of the run, unless it is done, and its entry into its page.
     fn seal_blocks<'p>(
         &mut self,
-        run: &SealRun<'_>,
-        region: &mut [u8],
+        run: &mut SealRun<'_>,
         pages: &mut BTreeMap<PageIndex, Box<Page>>,
         sum: &mut ContentSum,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
-        done: Option<&SealedBlocks>,
     ) -> Result<(), VolumeError> {
-        let &SealRun { blocks, start, .. } = run;
+        let (blocks, done) = (run.blocks, run.done);
+        let (start, _) = run_start(blocks.start);
         let left = (blocks.end.0 - blocks.start.0) as usize - done.map_or(0, SealedBlocks::count);
         // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
@@ -456,7 +452,7 @@ impl Content {
                     let nonce = nonces.next().expect("as many as are left");
                     let plain = plain_of(block);
                     let at = (block.cipher_start().0 - start.0) as usize;
-                    let cipher = &mut region[at..at + plain.len()];
+                    let cipher = &mut run.region[at..at + plain.len()];
                     let tag = keys.data.seal(nonce, &block_aad(block), plain, cipher);
                     let len = plain.len() as u16;
                     let entry = old.succeeded_by(Sealed { nonce: *nonce, tag, len });
@@ -546,14 +542,19 @@ impl Content {
     }
 }
 
-/// Blocks that are written in one run, which starts at `start` in the backing file: with the
-/// page of their first entries, if that is `contiguous`.
+fn last_of(blocks: &Range<BlockIndex>) -> BlockIndex {
+    BlockIndex(blocks.end.0 - 1)
+}
+
+/// Blocks that are written in one run; where it starts, [`run_start`] tells.
 struct SealRun<'a> {
     blocks: &'a Range<BlockIndex>,
     /// The length of the last one.
     last_len: usize,
-    start: CipherOffset,
-    contiguous: bool,
+    /// What is written.
+    region: &'a mut [u8],
+    /// Those of the blocks that are in it already.
+    done: Option<&'a SealedBlocks>,
 }
 
 /// Where a write failed: nothing was written yet, or some of it may have been.

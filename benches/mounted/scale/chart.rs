@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Curve, Panel};
+use super::{Curve, Panel, sizes_of};
 use crate::chart::{STYLE, escaped};
+use crate::report::distinct;
 
 /// The chart of all curves.
 pub fn of(curves: &[Curve]) -> String {
@@ -41,18 +42,18 @@ pub fn of(curves: &[Curve]) -> String {
 }
 
 fn draw(svg: &mut String, panel: Panel, curves: &[&Curve], left: u32, y: &dyn Fn(f64) -> f64) {
-    let sizes = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.size);
-    let (Some(least), Some(most)) = (sizes().min(), sizes().max()) else { return };
+    let sizes = sizes_of(curves.iter().copied());
+    let (Some(least), Some(most)) = (sizes.iter().min().copied(), sizes.iter().max().copied())
+    else {
+        return;
+    };
     let range = (most as f64 / least as f64).log10().max(1.0);
     let x = |size: u64| {
         let part = (size as f64 / least as f64).log10() / range;
         f64::from(left + INSET) + part * f64::from(PANEL - GAP - 2 * INSET)
     };
     let _ = writeln!(svg, "<text class=\"title\" x=\"{left}\" y=\"16\">{}</text>", panel.axis());
-    let mut marked: Vec<u64> = sizes().collect();
-    marked.sort_unstable();
-    marked.dedup();
-    for size in marked {
+    for size in sizes {
         let _ = writeln!(
             svg,
             "<text class=\"tick\" x=\"{:.1}\" y=\"{}\">{}</text>",
@@ -61,15 +62,9 @@ fn draw(svg: &mut String, panel: Panel, curves: &[&Curve], left: u32, y: &dyn Fn
             panel.label(size)
         );
     }
-    let mut systems: Vec<&str> = Vec::new();
-    let mut works: Vec<&str> = Vec::new();
+    let systems = distinct(curves.iter().map(|curve| curve.system));
+    let works = distinct(curves.iter().map(|curve| curve.work));
     for curve in curves {
-        if !systems.contains(&curve.system) {
-            systems.push(curve.system);
-        }
-        if !works.contains(&curve.work) {
-            works.push(curve.work);
-        }
         let color = works.iter().position(|work| *work == curve.work).unwrap_or(0);
         let dash = systems.iter().position(|system| *system == curve.system).unwrap_or(0) * 4;
         let points: Vec<String> = curve

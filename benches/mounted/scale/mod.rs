@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::machine;
-use crate::systems::{Scope, System};
+use crate::report::distinct;
+use crate::systems::System;
+use crate::table::{align, digits};
 
 mod chart;
 mod files;
@@ -51,9 +53,9 @@ impl Scaling {
         let directory = backing.directory();
         let scratch = tempfile::Builder::new().prefix("ssefs-bench-").tempdir_in(directory);
         let scratch = scratch.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let is_wanted = |name: &str, scope: Scope| match arguments.wants_all() {
+        let is_wanted = |name: &str, _| match arguments.wants_all() {
             true => name == "ssefs",
-            false => arguments.wants(name, scope),
+            false => arguments.names(name),
         };
         for system in &System::start_all(scratch.path(), is_wanted) {
             let mut note = |panel: Panel, work, size, micros| {
@@ -104,26 +106,18 @@ impl Scaling {
         let mut text = format!("{}\n", self.machine);
         for panel in Panel::ALL {
             let curves = || self.curves.iter().filter(|curve| curve.panel == panel);
-            let mut sizes: Vec<u64> =
-                curves().flat_map(|curve| &curve.points).map(|point| point.size).collect();
-            sizes.sort_unstable();
-            sizes.dedup();
+            let sizes = sizes_of(curves());
             let head = ["system".to_owned(), panel.cost().to_owned()].into_iter();
             let mut rows = vec![head.chain(sizes.iter().map(|size| panel.label(*size))).collect()];
-            let at = |curve: &Curve, size: u64, value: &dyn Fn(&Point) -> f64| {
-                let point = curve.points.iter().find(|point| point.size == size);
-                point.map_or("-".to_owned(), |point| crate::table::digits(value(point)))
-            };
-            let mut systems: Vec<&str> = Vec::new();
             for curve in curves() {
                 let start = [curve.system.to_owned(), curve.work.to_owned()].into_iter();
-                let cells = sizes.iter().map(|size| at(curve, *size, &|point| point.micros));
+                let cells = sizes.iter().map(|size| {
+                    let point = curve.points.iter().find(|point| point.size == *size);
+                    point.map_or("-".to_owned(), |point| digits(point.micros))
+                });
                 rows.push(start.chain(cells).collect::<Vec<_>>());
-                if !systems.contains(&curve.system) {
-                    systems.push(curve.system);
-                }
             }
-            for system in systems {
+            for system in distinct(curves().map(|curve| curve.system)) {
                 let start = [system.to_owned(), "peak memory, MiB".to_owned()].into_iter();
                 let peak = |size: &u64| {
                     let own = curves().filter(|curve| curve.system == system);
@@ -134,7 +128,7 @@ impl Scaling {
                 rows.push(start.chain(sizes.iter().map(|size| peak(size).to_string())).collect());
             }
             text.push('\n');
-            crate::table::align(&mut text, &rows);
+            align(&mut text, &rows);
         }
         text
     }
@@ -161,6 +155,11 @@ impl Scaling {
     pub fn chart(&self) -> String {
         chart::of(&self.curves)
     }
+}
+
+/// The sizes that were measured, which grow from one point of a curve to the next.
+fn sizes_of<'a>(curves: impl Iterator<Item = &'a Curve>) -> Vec<u64> {
+    distinct(curves.flat_map(|curve| &curve.points).map(|point| point.size))
 }
 
 impl Panel {

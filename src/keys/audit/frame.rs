@@ -113,9 +113,7 @@ pub(super) fn complete(
 pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + 2 * bytes.len(), 0);
-    for (pair, byte) in out[start..].chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&HEX_PAIRS[usize::from(*byte)]);
-    }
+    HEXLOWER.encode_mut(bytes, &mut out[start..]);
 }
 
 /// Splits lower-case hexadecimal of `N` bytes from the end.
@@ -125,20 +123,6 @@ fn take_hex<const N: usize>(bytes: &[u8]) -> Option<(&[u8], [u8; N])> {
     HEXLOWER.decode_mut(digits, &mut decoded).ok()?;
     Some((rest, decoded))
 }
-
-const fn hex_pairs() -> [[u8; 2]; 256] {
-    let digits = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
-        byte += 1;
-    }
-    pairs
-}
-
-/// The two digits of each byte.
-static HEX_PAIRS: [[u8; 2]; 256] = hex_pairs();
 
 /// No log has as many records; what claims to be a later one is no record, so that numbers can
 /// always be counted on from.
