@@ -2,11 +2,13 @@
 
 use super::error::At;
 use super::{FileSystem, FsError, FsStatistics, NodeId};
+use crate::sys::fail_point;
 
 impl FileSystem {
     /// Space and inodes of the file system that the backing directory is on.
     pub fn statistics(&self, node: NodeId) -> Result<FsStatistics, FsError> {
         self.counters.count(|counts| &counts.statistics);
+        fail_point::hit("fs.statistics");
         let stat = self.tree.stat_file_system().at(node)?;
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(FsStatistics {

@@ -17,6 +17,7 @@ use super::ring::{self, RingSession, Start};
 use super::transport::{Choice, Transport};
 use super::tune::tune;
 use crate::fs::{FileSystem, NodeId};
+use crate::sys::own_mount;
 
 /// A running mount.
 pub struct Session {
@@ -65,10 +66,13 @@ impl Session {
             Some(reason) => Self::start_without_ring(&fs, plan, reason)?,
         };
         fs.set_transport(session.transport().name());
-        match rustix::fs::statvfs(&session.attached.mount_point) {
-            Ok(_) => tune(session.attached.device),
-            Err(errno) => return Err(session.abandon(errno)),
+        // A ring's handshake is over; that of fuser goes on in its own thread.
+        if matches!(session.served, Served::Classic(_))
+            && let Err(source) = own_mount::wait_until_served(&session.attached.mount_point)
+        {
+            return Err(session.abandon(source));
         }
+        tune(session.attached.device);
         Ok(session)
     }
 
@@ -167,12 +171,12 @@ impl Session {
         }
     }
 
-    fn abandon(self, errno: rustix::io::Errno) -> MountError {
+    fn abandon(self, source: io::Error) -> MountError {
         let path = self.attached.mount_point.clone();
         if let Err(error) = self.attached.detach() {
             log::warn!("{error}");
         }
-        MountError::NotAnswering { path, source: errno.into() }
+        MountError::NotAnswering { path, source }
     }
 }
 

@@ -22,6 +22,7 @@ pub const NAMES: &[&str] = &[
     "volume.rewrap.before_write",
     "fs.rename.after_sync",
     "fs.release.before_settle",
+    "fs.statistics",
     "fuse.ring.offer",
     "fuse.ring.register",
     "fuse.ring.take",

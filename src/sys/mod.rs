@@ -9,6 +9,7 @@ pub mod fail_point;
 pub mod fd;
 pub mod lease;
 pub mod locked;
+pub mod own_mount;
 pub mod process;
 pub mod shutdown;
 pub mod uring;

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -147,6 +148,36 @@ fn a_lost_thread_ends_the_connection() {
     mount.mount();
     assert_eq!(fs::read(mount.path("file")).unwrap(), b"text");
     mount.finish();
+}
+
+/// The daemon asks its own mount whether it answers, if the handshake has not told. Killed in that
+/// moment it must not wait for its own answer for ever, with the mount in its hands.
+#[test]
+fn a_daemon_killed_while_it_asks_itself_is_gone() {
+    if !has_fail_points() {
+        return skip("only a debug build has fail points");
+    }
+    let Some(bench) = Bench::new() else { return };
+    let mut command = bench.mount_command(&["-o", "transport=classic"]);
+    let said = bench.refused(command.env(VARIABLE, "fs.statistics:1"), 1);
+    assert!(said.contains("signal 9"), "{said}");
+    let looked = refused_look(&bench);
+    assert!(looked.contains("not connected"), "{looked}");
+    bench.unmount();
+    if is_offered() {
+        succeed(bench.mount_command(&["-o", "transport=uring"]).env(VARIABLE, "fs.statistics:1"));
+        let looked = refused_look(&bench);
+        assert!(looked.contains("connection abort"), "the first question of another: {looked}");
+        bench.unmount();
+    }
+}
+
+/// What another process is told for asking the mount, within ten seconds.
+fn refused_look(bench: &Bench) -> String {
+    let mut command = Command::new("timeout");
+    let command = command.args(["--signal=KILL", "10", "stat", "-f"]).arg(bench.mnt());
+    let output = command.env("LC_ALL", "C").output().unwrap();
+    format!("{} {}", output.status, String::from_utf8_lossy(&output.stderr))
 }
 
 /// A mount over a ring whose daemon has this fail point armed.
