@@ -13,12 +13,19 @@ use crate::sys::uring::RingAddress;
 /// What all threads of a connection share.
 pub(super) struct Lanes {
     pub(super) service: Service,
-    homes: Vec<RingAddress<Ticket>>,
+    homes: Vec<HomeThread>,
     bulk: Vec<BulkThread>,
     slow: SlowQueue,
     queues: Vec<Presence>,
     stopping: AtomicBool,
     failure: Mutex<Option<String>>,
+}
+
+/// A thread on the CPU of its queues.
+pub(super) struct HomeThread {
+    pub(super) address: RingAddress<Ticket>,
+    /// The other one of the same queue, where there is one.
+    pub(super) neighbour: Option<usize>,
 }
 
 struct BulkThread {
@@ -41,18 +48,19 @@ struct SlowRequests {
     closed: bool,
 }
 
-/// How many entries a queue has, and how many are with threads elsewhere.
-#[derive(Default)]
+/// How many entries a queue has, how many are with threads elsewhere, and who of its own waits.
 struct Presence {
     entries: AtomicUsize,
     away: AtomicUsize,
+    /// The home thread that serves what may wait, if one does; [`NOBODY`] otherwise.
+    waiting: AtomicUsize,
 }
 
 impl Lanes {
     pub(super) fn new(
         service: Service,
         queues: usize,
-        homes: Vec<RingAddress<Ticket>>,
+        homes: Vec<HomeThread>,
         bulk: Vec<RingAddress<Ticket>>,
     ) -> Self {
         let bulk = bulk.into_iter();
@@ -61,7 +69,7 @@ impl Lanes {
             homes,
             bulk: bulk.map(|address| BulkThread { address, load: AtomicUsize::new(0) }).collect(),
             slow: SlowQueue::default(),
-            queues: (0..queues).map(|_| Presence::default()).collect(),
+            queues: (0..queues).map(|_| Presence::new()).collect(),
             stopping: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -112,10 +120,28 @@ impl Lanes {
         }
     }
 
-    /// Brings an entry back to the thread on its queue's CPU.
+    /// Whether the home thread `index` may serve what may wait: as long as its neighbour does not,
+    /// so that one of them is there for the other requests of their queue.
+    pub(super) fn begins_wait(&self, index: usize, queue: u16) -> bool {
+        let waiting = &self.queues[usize::from(queue)].waiting;
+        self.homes[index].neighbour.is_some()
+            && waiting.compare_exchange(NOBODY, index, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The home thread that began to wait serves everything again.
+    pub(super) fn ends_wait(&self, queue: u16) {
+        self.queues[usize::from(queue)].waiting.store(NOBODY, Ordering::Release);
+    }
+
+    /// Brings an entry back to the thread on its queue's CPU, or to its neighbour while it waits.
     pub(super) fn to_home(&self, entry: Entry) -> io::Result<()> {
-        let home = entry.extra().home;
-        self.homes[home].hand(entry).map_err(|(_, error)| error)
+        let home = &self.homes[entry.extra().home];
+        let waiting = self.queues[usize::from(entry.queue())].waiting.load(Ordering::Acquire);
+        let there = match home.neighbour {
+            Some(neighbour) if waiting == entry.extra().home => &self.homes[neighbour],
+            _ => home,
+        };
+        there.address.hand(entry).map_err(|(_, error)| error)
     }
 
     /// Counts an entry that is new to its queue.
@@ -171,7 +197,8 @@ impl Lanes {
 
     /// Makes the other threads look at whether to end.
     pub(super) fn wake_all(&self) {
-        for address in self.homes.iter().chain(self.bulk.iter().map(|thread| &thread.address)) {
+        let homes = self.homes.iter().map(|thread| &thread.address);
+        for address in homes.chain(self.bulk.iter().map(|thread| &thread.address)) {
             // One whose thread has ended needs no waking.
             let _ = address.wake();
         }
@@ -192,10 +219,22 @@ impl Lanes {
     }
 }
 
+impl Presence {
+    const fn new() -> Self {
+        Self {
+            entries: AtomicUsize::new(0),
+            away: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(NOBODY),
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// No home thread has this number.
+const NOBODY: usize = usize::MAX;
 /// What a queue has at hand while others are away: one for each of its threads.
 const ENTRIES_PRESENT: usize = 2;
 /// Entries of a queue at most. While all of them wait, so does whoever asks on that CPU.

@@ -32,6 +32,8 @@ pub(super) enum Lane {
     Bulk,
     /// It may wait, for a disk or a key service.
     Slow,
+    /// It may wait for the kernel, which may wait for another answer first.
+    Apart,
 }
 
 impl Service {
@@ -45,8 +47,8 @@ impl Service {
             | opcode::FSYNCDIR
             | opcode::FALLOCATE
             | opcode::COPY_FILE_RANGE
-            | opcode::SETXATTR
-            | opcode::LSEEK => true,
+            | opcode::SETXATTR => true,
+            opcode::LSEEK => return Lane::Apart,
             opcode::OPEN | opcode::CREATE => self.fs.open_may_wait(),
             opcode::RENAME | opcode::RENAME2 => self.fs.change_may_wait(),
             opcode::SETATTR => {

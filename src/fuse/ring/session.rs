@@ -12,7 +12,7 @@ use super::cpus::Cpus;
 use super::device::{Device, serve_device};
 use super::entry::Ticket;
 use super::handshake::Handshake;
-use super::lanes::Lanes;
+use super::lanes::{HomeThread, Lanes};
 use super::serve::Service;
 use super::worker::{Role, Worker};
 use crate::fs::FileSystem;
@@ -145,8 +145,6 @@ struct Starting {
     registered: Vec<Receiver<io::Result<()>>>,
 }
 
-type Addresses = Vec<RingAddress<Ticket>>;
-
 impl Starting {
     fn spawn(&mut self, role: Role) -> io::Result<()> {
         let (tell_made, made) = channel();
@@ -175,13 +173,13 @@ impl Starting {
     }
 
     /// The homes in their order, and the bulk threads.
-    fn addresses(&mut self) -> io::Result<(Addresses, Addresses)> {
+    fn addresses(&mut self) -> io::Result<(Vec<HomeThread>, Vec<RingAddress<Ticket>>)> {
         let (mut homes, mut bulk) = (Vec::new(), Vec::new());
         for (role, made) in self.made.drain(..) {
             let address =
                 made.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended")))?;
             match role {
-                Role::Home { .. } => homes.push(address),
+                Role::Home { neighbour, .. } => homes.push(HomeThread { address, neighbour }),
                 Role::Bulk { .. } => bulk.push(address),
             }
         }
@@ -218,13 +216,19 @@ fn roles() -> io::Result<Vec<Role>> {
     let (possible, online) = (Cpus::possible()?.0, Cpus::online()?.0);
     let (running, others): (Vec<u16>, Vec<u16>) =
         possible.into_iter().partition(|cpu| online.contains(cpu));
-    let homes = running.iter().flat_map(|&cpu| [cpu; THREADS_PER_QUEUE]);
-    let mut plans: Vec<_> = homes.map(|queue| (vec![queue], Some(usize::from(queue)))).collect();
-    if !others.is_empty() {
-        plans.push((others, None));
-    }
-    let homes = plans.into_iter().enumerate();
-    let homes = homes.map(|(index, (queues, cpu))| Role::Home { index, queues, cpu });
+    let pairs = running.iter().enumerate().flat_map(|(pair, &queue)| {
+        let (first, second) = (2 * pair, 2 * pair + 1);
+        [(first, second), (second, first)].map(|(index, other)| Role::Home {
+            index,
+            queues: vec![queue],
+            cpu: Some(usize::from(queue)),
+            neighbour: Some(other),
+        })
+    });
+    let index = 2 * running.len();
+    let rest = (!others.is_empty()).then_some(others);
+    let rest = rest.map(|queues| Role::Home { index, queues, cpu: None, neighbour: None });
+    let homes = pairs.chain(rest);
     let bulk = running.len().clamp(BULK_THREADS_MIN, BULK_THREADS_MAX);
     Ok(homes.chain((0..bulk).map(|index| Role::Bulk { index })).collect())
 }
@@ -235,6 +239,5 @@ fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinH
 
 const PARAMETER: &str = "/sys/module/fuse/parameters/enable_uring";
 const RING_ENTRIES: u32 = 64;
-const THREADS_PER_QUEUE: usize = 2;
 const BULK_THREADS_MIN: usize = 2;
 const BULK_THREADS_MAX: usize = 8;

@@ -1,5 +1,6 @@
 //! The threads that have rings. A home thread is pinned to the CPU of its queue and serves what is
-//! short there and then; a bulk thread moves data, and what else reaches it goes home.
+//! short there and then, and what may wait while its neighbour is there for the rest; a bulk thread
+//! moves data, and what else reaches it goes home.
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::sys::uring::{Event, Ring, Slot};
 /// What a thread with a ring is there for.
 #[derive(Debug, Clone)]
 pub(super) enum Role {
-    /// The home with this number, of the entries of these queues.
-    Home { index: usize, queues: Vec<u16>, cpu: Option<usize> },
+    /// The home with this number, of the entries of these queues; another may have the same ones.
+    Home { index: usize, queues: Vec<u16>, cpu: Option<usize>, neighbour: Option<usize> },
     /// The bulk thread with this number.
     Bulk { index: usize },
 }
@@ -98,6 +99,11 @@ impl Worker {
         fail_point::hit("fuse.ring.take");
         match (lane(&entry, &self.lanes.service), &self.role) {
             (Lane::Here, Role::Home { .. }) => self.answer(entry),
+            (Lane::Slow, &Role::Home { index, .. }) if self.begins_wait(index, &entry) => {
+                serve(&mut entry, &self.lanes.service);
+                self.lanes.ends_wait(entry.queue());
+                self.commit(entry);
+            }
             (Lane::Bulk, &Role::Bulk { index }) => {
                 self.answer(entry);
                 if was_handed {
@@ -122,6 +128,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether what may wait can be served here: nobody else is kept waiting by that, as no other
+    /// request can come to this thread meanwhile.
+    fn begins_wait(&self, index: usize, entry: &Entry) -> bool {
+        self.ring.outstanding() == 0
+            && !self.ring.has_event()
+            && self.lanes.begins_wait(index, entry.queue())
     }
 
     fn answer(&mut self, mut entry: Entry) {
