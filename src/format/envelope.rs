@@ -86,17 +86,7 @@ impl Envelope {
 
     /// The encoded envelope without its slot.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        let wire = Wire {
-            mode: self.mode.number(),
-            wrap_algorithm: self.wrap_algorithm.number(),
-            key_version: self.key_version,
-            created: self.created,
-            provider: self.provider.clone(),
-            key_id: self.key_id.0.clone(),
-            context: self.context.clone(),
-            wrapped_dek: self.wrapped_dek.clone(),
-        };
-        let bytes = bincode::serde::encode_to_vec(&wire, unlimited())
+        let bytes = bincode::serde::encode_to_vec(self.wire(), unlimited())
             .map_err(|_| FormatError::Malformed { what: "envelope" })?;
         if bytes.len() > MAX_ENCODED_LEN {
             return Err(FormatError::EnvelopeTooLong {
@@ -107,6 +97,27 @@ impl Envelope {
         Ok(bytes)
     }
 
+    /// Whether [`Self::encode`] gives these bytes; without memory of the heap, as each opening
+    /// asks.
+    fn is_encoded_as(&self, bytes: &[u8]) -> bool {
+        let mut room = [0; MAX_ENCODED_LEN];
+        bincode::serde::encode_into_slice(self.wire(), &mut room, unlimited())
+            .is_ok_and(|len| room[..len] == *bytes)
+    }
+
+    fn wire(&self) -> WireRef<'_> {
+        Wire {
+            mode: self.mode.number(),
+            wrap_algorithm: self.wrap_algorithm.number(),
+            key_version: self.key_version,
+            created: self.created,
+            provider: &self.provider,
+            key_id: &self.key_id.0,
+            context: &self.context,
+            wrapped_dek: &self.wrapped_dek,
+        }
+    }
+
     /// Reads an encoded envelope; the bytes must be exactly those that [`Self::encode`] gives.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         const MALFORMED: FormatError = FormatError::Malformed { what: "envelope" };
@@ -114,7 +125,7 @@ impl Envelope {
             return Err(MALFORMED);
         }
         let limited = unlimited().with_limit::<MAX_ENCODED_LEN>();
-        let (wire, read): (Wire, usize) =
+        let (wire, read): (OwnedWire, usize) =
             bincode::serde::decode_from_slice(bytes, limited).map_err(|_| MALFORMED)?;
         let envelope = Self {
             mode: Mode::from_number(wire.mode).ok_or(MALFORMED)?,
@@ -126,7 +137,7 @@ impl Envelope {
             context: wire.context,
             wrapped_dek: wire.wrapped_dek,
         };
-        if read != bytes.len() || envelope.encode()? != bytes {
+        if read != bytes.len() || !envelope.is_encoded_as(bytes) {
             return Err(MALFORMED);
         }
         Ok(envelope)
@@ -229,16 +240,19 @@ impl WrapAlgorithm {
 
 /// The fields in their order on disk.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Wire<Text, Pairs, Bytes> {
     mode: u8,
     wrap_algorithm: u8,
     key_version: u32,
     created: u64,
-    provider: String,
-    key_id: String,
-    context: BTreeMap<String, String>,
-    wrapped_dek: Vec<u8>,
+    provider: Text,
+    key_id: Text,
+    context: Pairs,
+    wrapped_dek: Bytes,
 }
+
+type OwnedWire = Wire<String, BTreeMap<String, String>, Vec<u8>>;
+type WireRef<'a> = Wire<&'a str, &'a BTreeMap<String, String>, &'a [u8]>;
 
 const fn unlimited() -> bincode::config::Configuration<
     bincode::config::LittleEndian,

@@ -91,6 +91,7 @@ impl FileSystem {
         let site = self.site(caller, parent, name)?;
         let mode = self.mode_in(&site, mode, umask);
         let seen = self.nodes.renames().seen();
+        let given = self.capabilities.given();
         let opened = self.tree.create_file(&site.directory, name, OpenFlags::READ_WRITE, mode);
         let disk: Arc<DiskFile> = match opened.at(parent) {
             Ok(fd) => Arc::new(fd.into()),
@@ -109,7 +110,12 @@ impl FileSystem {
         let entry = self.enter(parent, &site.directory, name, stat, seen)?;
         let opened = self.open_new(&site, entry.node, disk, &stat, OpenMode::from_flags(flags));
         match opened {
-            Ok(opened) => Ok((entry, opened)),
+            Ok(opened) => {
+                if let Some(inode) = self.open_now(entry.node) {
+                    self.made_without_capability(&inode, given);
+                }
+                Ok((entry, opened))
+            }
             Err(error) => {
                 let _ = undo(&site);
                 let (object, kind) = (ObjectId::of(&stat), stat.kind());

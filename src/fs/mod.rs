@@ -6,6 +6,7 @@
 //! table, for as long as a map takes, or one open file.
 
 mod attributes;
+mod capabilities;
 mod change;
 mod counters;
 mod create;
@@ -43,6 +44,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
+use self::capabilities::Capabilities;
 use self::counters::Counters;
 use self::directories::DirectoryCache;
 use self::error::{At, refused};
@@ -78,6 +80,7 @@ pub struct FileSystem {
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     resized: Resized,
+    capabilities: Capabilities,
     transport: OnceLock<&'static str>,
 }
 
@@ -108,6 +111,7 @@ impl FileSystem {
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             resized: Resized::default(),
+            capabilities: Capabilities::default(),
             transport: OnceLock::new(),
             volume,
             tree,

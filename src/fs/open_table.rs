@@ -33,6 +33,8 @@ pub struct OpenInode {
     stamp: AtomicU64,
     /// Whether a user has read, so that the access time counts.
     was_read: AtomicBool,
+    /// Whether it is known to have no `security.capability`.
+    bare: AtomicBool,
 }
 
 /// One use of an open file; the last one that is dropped closes it.
@@ -111,6 +113,7 @@ impl OpenInode {
             writers: AtomicU32::new(0),
             stamp: AtomicU64::new(0),
             was_read: AtomicBool::new(false),
+            bare: AtomicBool::new(false),
         }
     }
 
@@ -122,6 +125,16 @@ impl OpenInode {
     /// The object.
     pub fn object(&self) -> ObjectId {
         self.object
+    }
+
+    /// Whether it is known to have no `security.capability`.
+    pub fn is_bare(&self) -> bool {
+        self.bare.load(Ordering::SeqCst)
+    }
+
+    /// Notes whether that is known.
+    pub fn set_bare(&self, bare: bool) {
+        self.bare.store(bare, Ordering::SeqCst);
     }
 
     /// Excludes others who open the same object.

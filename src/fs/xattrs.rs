@@ -45,6 +45,7 @@ impl FileSystem {
     pub fn xattr(&self, caller: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
         match self.owner(node, name)? {
+            Owner::Backing if self.is_without(node, name) => refused(node, Errno::NODATA),
             Owner::Backing => self.reach(node)?.xattr(name).at(node),
             Owner::Off => refused(node, Errno::OPNOTSUPP),
             Owner::Header(field) => self.header_field(node, &field),
@@ -92,6 +93,7 @@ impl FileSystem {
             let key_id = self.directory_key(caller, node, value)?;
             return reached.set_xattr(name, key_id.0.as_bytes(), mode).at(node);
         }
+        self.will_set(node, name);
         reached.set_xattr(name, value, mode).at(node)?;
         if name == ACL_ACCESS && caller.uid != 0 {
             // As chmod(2) does for one who is not of the file's group.
