@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, TryLockError};
 
 use super::error::At;
 use super::locks::{lock, read, write};
@@ -181,6 +181,12 @@ impl OpenInode {
     pub fn change<T>(&self, change: impl FnOnce(&EncryptedFile) -> T) -> T {
         let _modifying = lock(&self.modifying);
         change(self.file())
+    }
+
+    /// Whether a change, or a time that is set, would wait for another one, which may wait for the
+    /// disk.
+    pub fn is_being_changed(&self) -> bool {
+        matches!(self.modifying.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Writes all of `data`; sealing as much of it as can be keeps nobody else waiting.

@@ -1,7 +1,7 @@
 //! Which calls may wait, for a disk or a key service, so that a transport can keep them apart from
 //! those that are short.
 
-use super::{FileSystem, Handle};
+use super::{FileSystem, Handle, NodeId};
 use crate::format::Mode;
 use crate::volume::Durability;
 
@@ -17,6 +17,12 @@ impl FileSystem {
         self.volume.durability() == Durability::Power
     }
 
+    /// Whether a change of the file's content or times, or its close, may wait for a change that
+    /// somebody else is making.
+    pub fn is_being_changed(&self, node: NodeId) -> bool {
+        self.open_now(node).is_some_and(|inode| inode.is_being_changed())
+    }
+
     /// Whether a [`Self::flush`] has something to commit, which waits for a sync.
     pub fn flush_may_wait(&self, handle: Handle) -> bool {
         self.file(handle).is_ok_and(|file| file.writable && file.inode().file().has_gathered())
@@ -25,8 +31,8 @@ impl FileSystem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::NodeId;
     use super::super::tests::{Fixture, ROOT_CALLER};
+    use super::NodeId;
 
     #[test]
     fn a_flush_waits_when_durable_data_was_written_over() {
@@ -42,5 +48,18 @@ mod tests {
         let reader = fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap().handle;
         fx.fs.write(handle, 0, b"third", false).unwrap();
         assert!(!fx.fs.flush_may_wait(reader), "a reader has nothing to commit");
+    }
+
+    #[test]
+    fn a_change_waits_for_another_of_the_same_file() {
+        let fx = Fixture::new();
+        let [file, other] = ["file", "other"].map(|name| fx.create(NodeId::ROOT, name, b"text"));
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        let open = fx.fs.file(handle).unwrap();
+        open.inode().change(|_| {
+            assert!(fx.fs.is_being_changed(file));
+            assert!(!fx.fs.is_being_changed(other));
+        });
+        assert!(!fx.fs.is_being_changed(file));
     }
 }

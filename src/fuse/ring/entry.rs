@@ -29,8 +29,9 @@ impl Ticket {
 
 /// Who is to serve the request in the entry.
 pub(super) fn lane(entry: &Entry, service: &Service) -> Lane {
-    let (opcode, structure) = (header(entry).opcode, structure(entry.head()));
-    let lane = catch_unwind(AssertUnwindSafe(|| service.lane(opcode, structure)));
+    let (header, structure) = (header(entry), structure(entry.head()));
+    let lane =
+        catch_unwind(AssertUnwindSafe(|| service.lane(header.node(), header.opcode, structure)));
     // What panics here does so again where it is served, and is answered there.
     lane.unwrap_or(Lane::Here)
 }

@@ -38,7 +38,7 @@ pub(super) enum Lane {
 
 impl Service {
     /// Who is to serve a request, of which the structure of the opcode is given.
-    pub(super) fn lane(&self, opcode: u32, structure: &[u8]) -> Lane {
+    pub(super) fn lane(&self, node: NodeId, opcode: u32, structure: &[u8]) -> Lane {
         let may_wait = match opcode {
             opcode::READ | opcode::WRITE if moved_bytes(opcode, structure) >= BULK_BYTES => {
                 return Lane::Bulk;
@@ -53,9 +53,10 @@ impl Service {
             opcode::RENAME | opcode::RENAME2 => self.fs.change_may_wait(),
             opcode::SETATTR => {
                 let asked = SetattrIn::read(structure);
-                asked.is_some_and(|asked| asked.valid & valid::SIZE != 0)
-                    && self.fs.change_may_wait()
+                let cuts = asked.is_some_and(|asked| asked.valid & valid::SIZE != 0);
+                (cuts && self.fs.change_may_wait()) || self.fs.is_being_changed(node)
             }
+            opcode::WRITE | opcode::RELEASE => self.fs.is_being_changed(node),
             opcode::FLUSH => {
                 let asked = FlushIn::read(structure);
                 asked.is_some_and(|asked| self.fs.flush_may_wait(Handle(asked.handle)))
