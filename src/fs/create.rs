@@ -25,6 +25,8 @@ struct Site<'a> {
     parent: NodeId,
     directory: Arc<DirFd>,
     name: &'a OsStr,
+    /// How many capabilities had been given before.
+    capabilities: u64,
 }
 
 impl FileSystem {
@@ -91,7 +93,6 @@ impl FileSystem {
         let site = self.site(caller, parent, name)?;
         let mode = self.mode_in(&site, mode, umask);
         let seen = self.nodes.renames().seen();
-        let given = self.capabilities.given();
         let opened = self.tree.create_file(&site.directory, name, OpenFlags::READ_WRITE, mode);
         let disk: Arc<DiskFile> = match opened.at(parent) {
             Ok(fd) => Arc::new(fd.into()),
@@ -110,12 +111,7 @@ impl FileSystem {
         let entry = self.enter(parent, &site.directory, name, stat, seen)?;
         let opened = self.open_new(&site, entry.node, disk, &stat, OpenMode::from_flags(flags));
         match opened {
-            Ok(opened) => {
-                if let Some(inode) = self.open_now(entry.node) {
-                    self.made_without_capability(&inode, given);
-                }
-                Ok((entry, opened))
-            }
+            Ok(opened) => Ok((entry, opened)),
             Err(error) => {
                 let _ = undo(&site);
                 let (object, kind) = (ObjectId::of(&stat), stat.kind());
@@ -135,7 +131,8 @@ impl FileSystem {
     ) -> Result<Site<'a>, FsError> {
         self.check_writable()?;
         check_new_name(parent, name)?;
-        Ok(Site { caller, parent, directory: self.directory(parent)?, name })
+        let capabilities = self.capabilities.given();
+        Ok(Site { caller, parent, directory: self.directory(parent)?, name, capabilities })
     }
 
     /// The mode under the umask, which a default ACL of the directory takes the place of.
@@ -173,6 +170,7 @@ impl FileSystem {
         let purpose = if mode.writable { Purpose::Write } else { Purpose::Read };
         let key_id = if mode.writable { self.key_within(site.parent)? } else { None };
         let joined = self.open_inode(caller, node, purpose, key_id.as_ref())?;
+        self.made_without_capability(joined.inode(), site.capabilities);
         let silent_close = self.closes_silently(mode);
         Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true, silent_close })
     }

@@ -106,6 +106,18 @@ impl Fixture {
     }
 }
 
+/// A value of `security.capability`; `None` where this process may not set it.
+pub fn capability() -> Option<Vec<u8>> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root may set security.capability");
+        return None;
+    }
+    let mut capability = vec![0; 20];
+    capability[3] = 2;
+    capability[4] = 1;
+    Some(capability)
+}
+
 pub fn os(name: &str) -> &OsStr {
     OsStr::new(name)
 }

@@ -12,7 +12,7 @@ use ssefs::crypto::{Secret, derive};
 use ssefs::format::{DATA_KEY_LABEL, Header, STATE_MAC_LABEL};
 use ssefs::keys::{Access, Binding, KeyProvider, SuppliedProvider};
 
-use crate::harness::{Bench, NOBODY, Setup, User, needs_root, pattern, wait_for};
+use crate::harness::{Bench, NOBODY, Setup, User, counters, needs_root, pattern, wait_for};
 
 const KEY: [u8; 32] = *b"\x81supplied key\x82 of \x83 this volume\x84";
 /// The start of a key is searched for: its expanded form begins with it, too.
@@ -107,9 +107,7 @@ fn mounted(options: &str) -> Option<Bench> {
 }
 
 fn counter(bench: &Bench, name: &str) -> u64 {
-    let mut buffer = [0; 8192];
-    let len = rustix::fs::getxattr(bench.mnt(), "user.ssefs.stats", &mut buffer).unwrap();
-    let report: serde_json::Value = serde_json::from_slice(&buffer[..len]).unwrap();
+    let report = counters(&bench.mnt());
     let place = if name == "open_files" { &report[name] } else { &report["dek_cache"][name] };
     place.as_u64().expect("a counter")
 }

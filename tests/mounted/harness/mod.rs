@@ -157,6 +157,14 @@ pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// The counters of the mount at `mnt`.
+#[track_caller]
+pub fn counters(mnt: &Path) -> serde_json::Value {
+    let mut buffer = [0; 8192];
+    let len = rustix::fs::getxattr(mnt, "user.ssefs.stats", &mut buffer).unwrap();
+    serde_json::from_slice(&buffer[..len]).unwrap()
+}
+
 /// Asserts that a call failed with this errno, whichever error type it has.
 #[track_caller]
 pub fn assert_errno<T: std::fmt::Debug, E: Into<std::io::Error>>(
