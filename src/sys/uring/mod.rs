@@ -7,7 +7,6 @@
 //! writes into memory that serves something else.
 
 mod abi;
-mod mapping;
 mod slot;
 
 use std::collections::VecDeque;
@@ -21,7 +20,7 @@ use self::abi::{
     COMMIT_AND_FETCH, ENTER_GETEVENTS, FEAT_SINGLE_MMAP, OFF_SQES, Params, REGISTER,
     REGISTER_SEND_MSG_RING, SETUP, SQE_BYTES, SqeBytes,
 };
-use self::mapping::Mapping;
+use crate::sys::mapping::Mapping;
 
 pub use self::slot::Slot;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::mapping::Mapping;
+use crate::sys::mapping::Mapping;
 
 /// Memory that the kernel fills with a request, and reads the answer from. Whoever has it may use
 /// it; while the kernel does, nobody has it.

@@ -1,11 +1,12 @@
-//! Memory from mmap(2): what a ring shares with the kernel, and what requests are copied into.
+//! Memory from mmap(2): what a ring shares with the kernel, what requests are copied into, and
+//! what is shared with a file.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// A mapping that belongs to this value, readable and writable. Pages are zero at first and take
 /// memory when they are touched.
@@ -34,6 +35,24 @@ impl Mapping {
         // SAFETY: a new mapping at a place of the kernel's choice touches no other memory.
         let start = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, ring, offset)? };
         Ok(Self::at(start, len))
+    }
+
+    /// The beginning of a file, which has to stay as long as that: a touch behind its end is
+    /// `SIGBUS`. Only the accessors that copy may be used, as others may map it too.
+    pub(super) fn of_file(file: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at a place of the kernel's choice touches no other memory.
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0)? };
+        Ok(Self::at(start, len))
+    }
+
+    /// Has the kernel make all pages ready to be written, as far as it can: what would be
+    /// `SIGBUS` at a touch is an error here.
+    pub(super) fn make_writable(&self) -> io::Result<()> {
+        // SAFETY: this reads and changes no byte of the pages, which are mapped by this value.
+        unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite)? };
+        Ok(())
     }
 
     fn at(start: *mut std::ffi::c_void, len: usize) -> Self {
@@ -84,6 +103,17 @@ impl Mapping {
         unsafe {
             let at = self.start.as_ptr().add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
+        }
+    }
+
+    /// Copies bytes out of it.
+    pub(super) fn read(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset + out.len() <= self.len, "outside of the mapping");
+        // SAFETY: in bounds as checked; `out` is not in the mapping, of which nobody can have a
+        // borrow that may be written to.
+        unsafe {
+            let at = self.start.as_ptr().add(offset);
+            std::ptr::copy_nonoverlapping(at, out.as_mut_ptr(), out.len());
         }
     }
 
