@@ -23,6 +23,8 @@ pub const NAMES: &[&str] = &[
     "fs.rename.after_sync",
     "fs.release.before_settle",
     "fs.statistics",
+    "audit.burst.after_put",
+    "audit.burst.after_append",
     "fuse.ring.offer",
     "fuse.ring.register",
     "fuse.ring.take",

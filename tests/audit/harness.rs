@@ -21,7 +21,7 @@ use ssefs::keys::{KeyError, Keystore, Operation};
 
 /// A keystore with its audit log.
 pub struct TestLog {
-    _scratch: tempfile::TempDir,
+    _scratch: Option<tempfile::TempDir>,
     path: PathBuf,
     surroundings: Surroundings,
 }
@@ -34,7 +34,14 @@ impl TestLog {
         let path = scratch.path().join("keystore");
         let mut surroundings = Surroundings::of_this_machine().unwrap();
         surroundings.syslog = scratch.path().join("no-syslog");
-        Self { _scratch: scratch, path, surroundings }
+        Self { _scratch: Some(scratch), path, surroundings }
+    }
+
+    /// That of a keystore that is there.
+    pub fn at(path: &Path) -> Self {
+        let mut surroundings = Surroundings::of_this_machine().unwrap();
+        surroundings.syslog = path.join("no-syslog");
+        Self { _scratch: None, path: path.to_owned(), surroundings }
     }
 
     /// On a machine of its own.
@@ -212,6 +219,24 @@ impl AppendingChild {
             .unwrap();
         let output = BufReader::new(process.stdout.take().expect("piped above"));
         Self { process, output }
+    }
+
+    /// Runs one that dies at a fail point; the numbers that it said.
+    pub fn start_killed_in(path: &Path, first: u64, fail_point: &str) -> Vec<u64> {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "harness::appending_child", "--nocapture", "--test-threads=1"])
+            .env(CHILD_PATH, path)
+            .env(CHILD_FIRST, first.to_string())
+            .env(ssefs::sys::fail_point::VARIABLE, fail_point)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(process.stdout.take().expect("piped above"));
+        let mut child = Self { process, output };
+        let heard = std::iter::from_fn(|| child.hear()).collect();
+        child.process.wait().unwrap();
+        heard
     }
 
     /// Runs one that is killed before its `nth` system call of this name, or after a hundred

@@ -2,6 +2,7 @@
 //! power cut takes more from it than is promised.
 
 mod appending;
+mod burst;
 mod command;
 mod crash;
 mod frozen;

@@ -1,5 +1,5 @@
 //! Appending to the chain, by one thread of one process at a time. It owns the order of writes:
-//! the record, then the head; a record that could not be written is cut off again, so that the
+//! the records, then the head; records that could not be written are cut off again, so that the
 //! log ends in a whole record whatever fails.
 
 use std::collections::BTreeMap;
@@ -11,18 +11,21 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{fdatasync, fstat, ftruncate};
 use serde_json::{Value, json};
 
-use super::AuditOptions;
 use super::body::write_own;
+use super::burst::Burst;
 use super::frame::{self, Link};
 use super::head::Head;
 use super::lease::Lease;
+use super::pending::{Expansion, records_behind_head};
 use super::place::{Place, PlaceLock, read_from, write_at};
 use super::registration::LogKeys;
 use super::surroundings::Surroundings;
 use super::time::UtcTime;
+use super::{AuditOptions, AuditSync};
 use crate::keys::error::KeyError;
 use crate::keys::identity::Identity;
 use crate::keys::keystore::Keystore;
+use crate::sys::fail_point;
 
 /// One log, as this process appends to it.
 pub(super) struct Appender {
@@ -33,10 +36,17 @@ pub(super) struct Appender {
     /// Whether the lock may be kept over a burst of records.
     may_lease: bool,
     pub(super) lease: Lease,
+    /// Whether the records of a burst may be hashed after their keys are used.
+    may_defer: bool,
+    pub(super) burst: Arc<Burst>,
     pub(super) own: Identity,
     pub(super) place: Option<Place>,
     /// `None` until the log was read, and after a failure that could not be undone.
     pub(super) tail: Option<Tail>,
+    /// Memory for the records of a burst, as they waited and as lines.
+    spare: (Vec<u8>, Vec<u8>),
+    /// Of the records of this burst.
+    expansion: Expansion,
     /// Records that this process appended so far.
     appended: u64,
     /// The last record known to be on stable storage.
@@ -82,9 +92,13 @@ impl Appender {
             segment_size: options.segment_size,
             may_lease: options.lease,
             lease: Lease::new(),
+            may_defer: options.lease && matches!(options.sync, AuditSync::Interval(_)),
+            burst: Arc::default(),
             own: Identity::own(),
             place: None,
             tail: None,
+            spare: Default::default(),
+            expansion: Expansion::default(),
             appended: 0,
             own_seq: 0,
             synced_seq: 0,
@@ -98,7 +112,8 @@ impl Appender {
     /// the files are still those of the keystore.
     pub(super) fn enter(&mut self, thorough: bool) -> Result<Option<PlaceLock>, KeyError> {
         if self.lease.is_held() {
-            if !thorough && self.tail.is_some() && !self.lease.is_over(Instant::now()) {
+            let goes_on = !thorough && self.tail.is_some() && !self.burst.is_open();
+            if goes_on && !self.lease.is_over(Instant::now()) {
                 return Ok(None);
             }
             self.end_lease();
@@ -136,6 +151,7 @@ impl Appender {
                 self.place = Some(place);
                 self.load()?;
             }
+            self.take_in_pending()?;
             return Ok(Some(lock));
         }
     }
@@ -145,7 +161,13 @@ impl Appender {
     pub(super) fn leave(&mut self, lock: Option<PlaceLock>) -> bool {
         let now = Instant::now();
         match lock {
-            Some(lock) if self.may_lease => self.lease.begin(lock, now),
+            Some(lock) if self.may_lease => {
+                let begun = self.lease.begin(lock, now);
+                if begun && self.may_defer {
+                    self.open_burst();
+                }
+                begun
+            }
             Some(_) => false,
             None => {
                 self.lease.note_record(now);
@@ -154,29 +176,55 @@ impl Appender {
         }
     }
 
-    /// Ends the lease if it is over. Whether it goes on.
-    pub(super) fn goes_on_leasing(&mut self) -> bool {
-        if self.lease.is_over(Instant::now()) {
+    /// Ends the lease if it is over; else it is to be looked at again after what is returned.
+    pub(super) fn goes_on_leasing(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if let Some(left) = self.lease.pause(now).filter(|left| !left.is_zero()) {
+            return Some(left);
+        }
+        if !self.goes_on_in_burst(now) {
             self.end_lease();
         }
-        self.lease.is_held()
+        self.lease.pause(now)
+    }
+
+    /// Takes in the records of a burst while others are put, fewer each time. Whether the lock
+    /// may be kept for more of them.
+    fn goes_on_in_burst(&mut self, now: Instant) -> bool {
+        if !self.burst.is_open() {
+            return false;
+        }
+        for _ in 0..PASSES {
+            let taken = if self.tail.is_some() { self.take_in_burst() } else { Ok(()) };
+            if let Err(error) = taken {
+                log::warn!("{error}");
+            }
+        }
+        let wanted = self.tail.is_some() && !self.place().is_waited_for();
+        if !wanted || !self.lease.prolong(now, self.burst.last()) {
+            return false;
+        }
+        let burst = Arc::clone(&self.burst);
+        burst.rewind(|| {
+            let due = self.unsigned() >= CHECKPOINT_RECORDS;
+            // If it fails, the next record of its own tries again.
+            u64::from(due && self.checkpoint("records").is_ok())
+        })
     }
 
     /// Lets the lock go, with the head in its place; first to those who wait for it.
     pub(super) fn end_lease(&mut self) {
+        self.burst.close();
         if self.lease.is_held() && self.tail.is_some() {
-            let written = self.refresh_head();
-            let tail = self.tail();
-            let whole = fstat(&tail.file).is_ok_and(|stat| {
-                stat.st_nlink > 0 && u64::try_from(stat.st_size).is_ok_and(|size| size == tail.size)
-            });
-            if let Err(error) = &written {
+            let written = self.take_in_burst().and_then(|()| self.refresh_head().map(drop));
+            if let Err(error) = written.and_then(|()| self.tail_stands()) {
                 log::warn!("{error}");
-            }
-            if written.is_err() || !whole {
                 // What became of it is found out before the next record.
                 self.tail = None;
             }
+        }
+        if let Some(last) = self.burst.end() {
+            self.lease.note_record(last);
         }
         self.lease.end();
         if let Some(place) = self.place.as_ref().filter(|place| place.is_waited_for()) {
@@ -293,13 +341,89 @@ impl Appender {
         Ok(place.head_file())
     }
 
+    /// Whether the log still ends where it did.
+    fn tail_stands(&self) -> Result<(), KeyError> {
+        let (tail, place) = (self.tail(), self.place());
+        let stat = fstat(&tail.file).map_err(|error| failed(place, tail, error))?;
+        match stat.st_nlink > 0 && u64::try_from(stat.st_size) == Ok(tail.size) {
+            true => Ok(()),
+            false => Err(KeyError::Audit {
+                path: place.path_of(tail.segment),
+                problem: "was changed by others".to_owned(),
+            }),
+        }
+    }
+
+    /// Lets records be put without a look at the log, while the lock is kept.
+    fn open_burst(&mut self) {
+        self.expansion = Expansion::default();
+        let (tail, boot_id) = (self.tail(), self.surroundings.boot_id);
+        let left = self.segment_size.saturating_sub(tail.size);
+        let (file, audit_key) = (self.place().pending_file(), self.keystore.audit_key());
+        if self.burst.open(file, audit_key, boot_id, tail.link.seq + 1, left) {
+            self.lease.note_burst();
+        }
+    }
+
+    /// Appends the records that were put.
+    fn take_in_burst(&mut self) -> Result<(), KeyError> {
+        let mut waiting = std::mem::take(&mut self.spare.0);
+        self.burst.waiting(&mut waiting);
+        let records = records_behind_head(&waiting);
+        let mut appended = self.tail_stands();
+        if appended.is_ok() && !records.is_empty() {
+            let mut expansion = std::mem::take(&mut self.expansion);
+            appended = self.append_all(records.iter(), |record, out| expansion.expand(record, out));
+            self.expansion = expansion;
+            fail_point::hit("audit.burst.after_append");
+        }
+        if appended.is_ok() {
+            self.burst.note_taken(waiting.len());
+        }
+        self.spare.0 = waiting;
+        appended
+    }
+
+    /// Appends the records of which `write` appends the bodies, with one write; where it says
+    /// false there is none. When this fails the log is as it was.
+    pub(super) fn append_all<T>(
+        &mut self,
+        all: impl Iterator<Item = T>,
+        mut write: impl FnMut(T, &mut Vec<u8>) -> bool,
+    ) -> Result<(), KeyError> {
+        let tail = self.tail.take().expect("the log was entered");
+        let mut lines = std::mem::take(&mut self.spare.1);
+        lines.clear();
+        let (mut link, mut records, mut line_len) = (tail.link, 0, tail.line_len);
+        for one in all {
+            let start = lines.len();
+            if write(one, &mut lines) {
+                link = frame::complete(&mut lines, start, link, None, &self.keys.mac);
+                line_len = (lines.len() - start) as u64;
+                records += 1;
+            }
+        }
+        let next = Tail {
+            file: Arc::clone(&tail.file),
+            size: tail.size + lines.len() as u64,
+            line_len,
+            link,
+            ..tail
+        };
+        let written = self.write(tail, next, &lines, true);
+        self.spare.1 = lines;
+        written?;
+        self.appended += records;
+        self.unsigned_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
     /// Appends one line and moves the head, but not with each line of a lease. When this fails
     /// the log is as it was.
     fn push(&mut self, line: &mut Vec<u8>, signed: bool) -> Result<(), KeyError> {
-        // Taken out: unless it is put back, the log is read anew before the next record.
         let tail = self.tail.take().expect("the log was entered");
         let signer = signed.then_some(&self.keys.signer);
-        let link = frame::complete(line, tail.link, signer, &self.keys.mac);
+        let link = frame::complete(line, 0, tail.link, signer, &self.keys.mac);
         let next = Tail {
             file: Arc::clone(&tail.file),
             size: tail.size + line.len() as u64,
@@ -308,9 +432,29 @@ impl Appender {
             link,
             ..tail
         };
-        let head = self.lease.moves_head().then(|| self.head_at(&next).encode(&self.keys.mac));
+        let moves_head = self.lease.moves_head();
+        self.write(tail, next, line, moves_head)?;
+        self.appended += 1;
+        if signed {
+            self.unsigned_since = None;
+        } else {
+            self.unsigned_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Writes lines at the end of the log, which from then on is at `next`. The tail was taken
+    /// out: unless it is put back, the log is read anew before the next record.
+    fn write(
+        &mut self,
+        tail: Tail,
+        next: Tail,
+        lines: &[u8],
+        moves_head: bool,
+    ) -> Result<(), KeyError> {
+        let head = moves_head.then(|| self.head_at(&next).encode(&self.keys.mac));
         let place = self.place();
-        let written = write_at(&tail.file, line, tail.size)
+        let written = write_at(&tail.file, lines, tail.size)
             .and_then(|()| head.map_or(Ok(()), |head| place.write_head(&head)));
         if let Err(error) = written {
             let error = failed(place, &tail, error);
@@ -320,14 +464,8 @@ impl Appender {
             }
             return Err(error);
         }
-        self.own_seq = link.seq;
+        self.own_seq = next.link.seq;
         self.tail = Some(next);
-        self.appended += 1;
-        if signed {
-            self.unsigned_since = None;
-        } else {
-            self.unsigned_since.get_or_insert_with(Instant::now);
-        }
         Ok(())
     }
 
@@ -379,6 +517,8 @@ pub(super) fn failed(place: &Place, tail: &Tail, error: impl Into<std::io::Error
 /// The name of a signed record.
 pub(super) const CHECKPOINT: &str = "AuditCheckpoint";
 /// What the frame of a record adds to its body, at most.
-const FRAME_LEN: u64 = 256;
+pub(super) const FRAME_LEN: u64 = 256;
+/// How often the records of a burst are taken in before nothing more may be put.
+const PASSES: u32 = 3;
 const CHECKPOINT_RECORDS: u64 = 1000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -12,23 +12,31 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::event::Event;
-use super::template::Template;
+use super::template::{LastTemplate, Template};
 use super::time::UtcTime;
 use crate::crypto::fill_random;
-use crate::format::KeyId;
+use crate::format::{FileId, KeyId};
 use crate::keys::Operation;
 use crate::keys::identity::Identity;
 use crate::sys::daemon::forks;
 
+/// What no two events have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) time: UtcTime,
+    /// Its id, which is random.
+    pub(super) id: [u8; 16],
+}
+
 /// Appends what happened as an object of JSON without its closing brace.
 pub(super) fn write_event(
     out: &mut Vec<u8>,
-    template: &mut Template,
+    template: &mut LastTemplate,
     event: &Event<'_>,
     time: UtcTime,
 ) {
     out.reserve(USUAL_LEN);
-    write_moment(out, time);
+    write_moment(out, Moment::at(time));
     if template.write(out, event) {
         return;
     }
@@ -41,6 +49,25 @@ pub(super) fn write_event(
     members.values(&event.parameters);
     members.end();
     write_end(out, event);
+}
+
+/// The same from a template, with the moment given.
+pub(super) fn write_like(
+    out: &mut Vec<u8>,
+    template: &Template,
+    moment: Moment,
+    file: FileId,
+    path: &Path,
+) {
+    write_moment(out, moment);
+    template.write(out, file, path);
+}
+
+impl Moment {
+    /// Of an event at this time.
+    pub(super) fn at(time: UtcTime) -> Self {
+        Self { time, id: EVENT_IDS.with_borrow_mut(EventIds::draw) }
+    }
 }
 
 /// Of an event with a target, from the source up to where the path's value stands; tells where
@@ -105,7 +132,7 @@ pub(super) fn write_own(
     additional: &BTreeMap<&'static str, Value>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(USUAL_LEN);
-    write_moment(&mut out, time);
+    write_moment(&mut out, Moment::at(time));
     write_source(&mut out, LOG_SOURCE, name);
     write_identity(&mut out, identity, "System");
     out.extend_from_slice(b",\"readOnly\":false");
@@ -133,16 +160,18 @@ pub fn escape_path(path: &Path) -> String {
     text
 }
 
-fn write_moment(out: &mut Vec<u8>, time: UtcTime) {
+fn write_moment(out: &mut Vec<u8>, moment: Moment) {
+    let start = out.len();
     out.extend_from_slice(TIME_MEMBER);
-    time.write_to(out);
+    moment.time.write_to(out);
     out.extend_from_slice(ID_MEMBER);
-    push_uuid(out, EVENT_IDS.with_borrow_mut(EventIds::draw));
+    push_uuid(out, moment.id);
+    let len = out.len() - start + SOURCE_MEMBER.len();
+    assert_eq!(len, SOURCE_AT, "times and ids are of one length");
 }
 
 fn write_source(out: &mut Vec<u8>, source: &str, name: &str) {
     out.extend_from_slice(SOURCE_MEMBER);
-    assert_eq!(out.len(), SOURCE_AT, "times and ids are of one length");
     out.extend_from_slice(source.as_bytes());
     out.extend_from_slice(b"\",\"eventName\":");
     push_text(out, name);
@@ -430,7 +459,7 @@ mod tests {
 
     fn written(event: &Event<'_>, time: UtcTime) -> Vec<u8> {
         let mut out = Vec::new();
-        write_event(&mut out, &mut Template::default(), event, time);
+        write_event(&mut out, &mut LastTemplate::default(), event, time);
         out
     }
 

@@ -82,31 +82,33 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Makes a line of `line`, which is an object of JSON without its closing brace: the record
-/// after `previous`, signed if a `signer` is given. The hash of the line is returned.
+/// Makes a line of what stands in `lines` from `start` on, an object of JSON without its closing
+/// brace: the record after `previous`, signed if a `signer` is given. The hash of the line is
+/// returned.
 pub(super) fn complete(
-    line: &mut Vec<u8>,
+    lines: &mut Vec<u8>,
+    start: usize,
     previous: Link,
     signer: Option<&SigningKey>,
     mac_key: &MacKey,
 ) -> Link {
     let seq = previous.seq + 1;
-    line.extend_from_slice(SEQ_MEMBER);
-    push_number(line, seq);
-    line.extend_from_slice(PREV_HASH_MEMBER);
-    push_hex(line, &previous.hash);
-    line.push(b'"');
+    lines.extend_from_slice(SEQ_MEMBER);
+    push_number(lines, seq);
+    lines.extend_from_slice(PREV_HASH_MEMBER);
+    push_hex(lines, &previous.hash);
+    lines.push(b'"');
     if let Some(signer) = signer {
-        let signature = signer.sign(line);
-        line.extend_from_slice(SIGNATURE_MEMBER);
-        push_hex(line, &signature);
-        line.push(b'"');
+        let signature = signer.sign(&lines[start..]);
+        lines.extend_from_slice(SIGNATURE_MEMBER);
+        push_hex(lines, &signature);
+        lines.push(b'"');
     }
-    let mac = mac_key.sign(&[line]);
-    line.extend_from_slice(MAC_MEMBER);
-    push_hex(line, &mac);
-    line.extend_from_slice(b"\"}\n");
-    Link { seq, hash: sha256(line) }
+    let mac = mac_key.sign(&[&lines[start..]]);
+    lines.extend_from_slice(MAC_MEMBER);
+    push_hex(lines, &mac);
+    lines.extend_from_slice(b"\"}\n");
+    Link { seq, hash: sha256(&lines[start..]) }
 }
 
 /// Appends bytes as lower-case hexadecimal.
@@ -146,7 +148,7 @@ mod tests {
         for signed in [false, true] {
             let mut line = br#"{"path":"a\",\"seq\":9,\"mac\":\""#.to_vec();
             line.push(b'"');
-            let link = complete(&mut line, before, signed.then_some(&signer), &mac);
+            let link = complete(&mut line, 0, before, signed.then_some(&signer), &mac);
             assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
             let frame = Frame::parse(&line).unwrap();
             assert_eq!((frame.seq, frame.prev_hash), (42, before.hash));

@@ -23,6 +23,11 @@ pub(super) struct Lease {
 struct Held {
     _lock: PlaceLock,
     begun: Instant,
+    /// When it was last looked for others who wait, or it began.
+    looked: Instant,
+    /// Whether records are put without a look at the log. Then nobody wakes to see whether they
+    /// still come.
+    in_burst: bool,
     /// Records that the head does not tell yet.
     behind: u32,
 }
@@ -44,18 +49,46 @@ impl Lease {
 
     /// Whether it has to end: others may be waiting, or no record has come for a while.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        let Some(held) = &self.held else { return false };
+        self.pause(now).is_some_and(|pause| pause.is_zero())
+    }
+
+    /// After how long it may have to end; `None` if it is not held.
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        let held = self.held.as_ref()?;
+        let left = LONGEST.saturating_sub(now - held.looked);
+        if held.in_burst {
+            return Some(left);
+        }
         let idle = self.last.is_none_or(|last| now - last >= IDLE);
-        idle || now - held.begun >= LONGEST
+        Some(if idle { Duration::ZERO } else { left.min(IDLE) })
     }
 
     /// Keeps the lock if this record, appended under it, is one of a burst; else lets it go.
     pub(super) fn begin(&mut self, lock: PlaceLock, now: Instant) -> bool {
         let burst = self.last.replace(now).is_some_and(|last| now - last < BURST_GAP);
         if burst && self.shared_until.is_none_or(|until| now >= until) {
-            self.held = Some(Held { _lock: lock, begun: now, behind: 0 });
+            self.held =
+                Some(Held { _lock: lock, begun: now, looked: now, in_burst: false, behind: 0 });
         }
         self.is_held()
+    }
+
+    /// Keeps the lock of a burst in which a record came at `last` for once more as long. False if
+    /// it has to end.
+    pub(super) fn prolong(&mut self, now: Instant, last: Option<Instant>) -> bool {
+        let Some(held) = self.held.as_mut().filter(|held| held.in_burst) else { return false };
+        let comes = last.is_some_and(|last| last > held.looked) && now - held.begun < LONGEST_BURST;
+        if comes {
+            held.looked = now;
+        }
+        comes
+    }
+
+    /// Records are put without a look at the log from now on.
+    pub(super) fn note_burst(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.in_burst = true;
+        }
     }
 
     /// A record was appended under the kept lock.
@@ -115,19 +148,22 @@ impl Drop for Keeper {
 fn keep(begun: &Receiver<()>, writer: &Mutex<Writer>) {
     while begun.recv().is_ok() {
         loop {
-            if begun.recv_timeout(IDLE) == Err(RecvTimeoutError::Disconnected) {
+            let pause = {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                writer.go_on_leasing()
+            };
+            let Some(pause) = pause else { break };
+            if begun.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 return;
-            }
-            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            if !writer.appender.goes_on_leasing() {
-                break;
             }
         }
     }
 }
 
-/// So long the lock is kept at most.
+/// So long the lock is kept at most without a look for others.
 const LONGEST: Duration = Duration::from_millis(20);
+/// And so long at most in a burst, where nobody waits.
+const LONGEST_BURST: Duration = Duration::from_millis(500);
 /// Without a record it is let go after this, or at most after twice as long.
 const IDLE: Duration = Duration::from_millis(4);
 /// Records that follow each other so fast are a burst.

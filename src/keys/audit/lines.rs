@@ -2,14 +2,15 @@
 //! and how long they are, taken between two records, and the lines in it, forwards or backwards.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::pending::{self, Expansion, PendingHead, PendingRecord};
 use super::place::{
-    Announcement, HEAD_NAME, LOCK_NAME, SMALL_FILE_LEN, segment_name, segment_number,
+    Announcement, HEAD_NAME, LOCK_NAME, PENDING_NAME, SMALL_FILE_LEN, segment_name, segment_number,
 };
 use crate::keys::error::KeyError;
 
@@ -20,6 +21,26 @@ pub(super) struct Picture {
     pub(super) segments: Vec<(u32, u64)>,
     /// The head's bytes, if there is a head.
     pub(super) head: Option<Vec<u8>>,
+    /// The file of what a process that died has left to become records, if it left any.
+    pending: Vec<u8>,
+}
+
+/// Records that are written, but not in the chain.
+#[derive(Default)]
+pub(super) struct LeftBehind<'a> {
+    pub(super) head: Option<PendingHead>,
+    /// All that was put.
+    pub(super) put: Vec<PendingRecord<'a>>,
+    /// How many records of that are in the chain all the same.
+    pub(super) in_log: usize,
+}
+
+impl LeftBehind<'_> {
+    /// The numbers and bodies of the records that are not in the chain, of those that are among
+    /// the first `put`.
+    pub(super) fn records(&self, put: usize) -> Vec<(u64, Vec<u8>)> {
+        Expansion::of(&self.put[..put]).into_iter().skip(self.in_log).collect()
+    }
 }
 
 /// A line and where it stands.
@@ -86,7 +107,33 @@ impl Picture {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(dir.join(HEAD_NAME))(error)),
         };
-        Ok(Self { dir: dir.to_owned(), segments, head })
+        let pending = match read_beginning(&dir.join(PENDING_NAME), pending::FILE_LEN) {
+            Ok(bytes) => Some(bytes).filter(|bytes| pending::holds_any(bytes)).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(dir.join(PENDING_NAME))(error)),
+        };
+        Ok(Self { dir: dir.to_owned(), segments, head, pending })
+    }
+
+    /// What a process that died has left to become records; the next use of the log puts it
+    /// there. `None` if there is something, but no record.
+    pub(super) fn left_behind(&self) -> Result<Option<LeftBehind<'_>>, KeyError> {
+        if self.pending.is_empty() {
+            return Ok(Some(LeftBehind::default()));
+        }
+        let Some((head, put)) = pending::records(&self.pending) else { return Ok(None) };
+        let mut in_log = 0;
+        if let Some(&(segment, len)) = self.segments.last() {
+            let mut recent = Vec::new();
+            let start = len.saturating_sub(pending::LONGEST_IN_LOG);
+            let mut file = self.open(segment)?;
+            let read = file
+                .seek(SeekFrom::Start(start))
+                .and_then(|_| file.take(len - start).read_to_end(&mut recent));
+            read.map_err(|error| self.failed(segment, error))?;
+            in_log = pending::in_log(&Expansion::of(&put), &recent);
+        }
+        Ok(Some(LeftBehind { head: Some(head), put, in_log }))
     }
 
     /// The lines in order.
@@ -102,7 +149,8 @@ impl Picture {
 
     /// The path of a segment, for messages.
     pub(super) fn path_of(&self, segment: u32) -> PathBuf {
-        self.dir.join(segment_name(segment))
+        // Of none: it waits to become a record.
+        self.dir.join(if segment == 0 { PENDING_NAME.to_owned() } else { segment_name(segment) })
     }
 
     fn open(&self, segment: u32) -> Result<File, KeyError> {
@@ -197,8 +245,12 @@ impl Iterator for LinesBackwards<'_> {
 
 /// The beginning of a file; more is not read of one that is longer than it should be.
 pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    read_beginning(path, SMALL_FILE_LEN)
+}
+
+fn read_beginning(path: &Path, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(SMALL_FILE_LEN as u64).read_to_end(&mut bytes)?;
+    File::open(path)?.take(len as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -4,13 +4,16 @@
 
 mod appender;
 mod body;
+mod burst;
 mod event;
 mod filter;
 mod frame;
 mod group_sync;
 mod head;
 mod lease;
+mod left_behind;
 mod lines;
+mod pending;
 mod place;
 mod reader;
 mod recovery;
@@ -23,6 +26,7 @@ mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,16 +45,19 @@ pub use summary::{
     UserSummary,
 };
 pub use surroundings::Surroundings;
+pub use template::Template;
 pub use time::UtcTime;
 pub use verify::{Expectation, Finding, FindingKind, MAX_FINDINGS, Trust, Verification, verify};
 
 use self::appender::Appender;
+use self::burst::Burst;
 use self::group_sync::GroupSync;
 use self::lease::Keeper;
 use self::registration::LogKeys;
-use self::template::Template;
+use self::template::LastTemplate;
 use super::error::KeyError;
 use super::keystore::Keystore;
+use crate::format::FileId;
 
 /// When a record is on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +89,8 @@ pub struct AuditLog {
     /// lock within [`GroupSync`]. The log's own lock between processes is taken within it.
     writer: Arc<Mutex<Writer>>,
     syncs: GroupSync,
+    /// The writer's: records are put there without it.
+    burst: Arc<Burst>,
     /// Started with the first lease, as a thread does not live on in a process that forks.
     keeper: OnceLock<Option<Keeper>>,
 }
@@ -145,6 +154,7 @@ impl AuditLog {
             }
             _ => begin(&keystore, appender)?,
         };
+        let burst = Arc::clone(&appender.burst);
         let writer = Writer {
             appender,
             unsynced_since: None,
@@ -157,16 +167,40 @@ impl AuditLog {
             options,
             writer: Arc::new(Mutex::new(writer)),
             syncs: GroupSync::default(),
+            burst,
             keeper: OnceLock::new(),
         })
     }
 
     /// Appends one record; it is written when this returns.
     pub fn record(&self, event: &Event<'_>) -> Result<(), KeyError> {
+        self.record_line(|line, template| {
+            body::write_event(line, template, event, UtcTime::now());
+        })
+    }
+
+    /// The same from a template, for this file, which has this path now.
+    pub fn record_from(
+        &self,
+        template: &Template,
+        file: FileId,
+        path: &Path,
+    ) -> Result<(), KeyError> {
+        let moment = body::Moment::at(UtcTime::now());
+        if self.burst.put_like(template, moment, file, path) {
+            return Ok(());
+        }
+        self.record_line(|line, _| body::write_like(line, template, moment, file, path))
+    }
+
+    fn record_line(
+        &self,
+        write: impl FnOnce(&mut Vec<u8>, &mut LastTemplate),
+    ) -> Result<(), KeyError> {
         let appended = LINE.with_borrow_mut(|(line, template)| {
             line.clear();
             line.shrink_to(LONGEST_KEPT);
-            body::write_event(line, template, event, UtcTime::now());
+            write(line, template);
             self.append(line)
         });
         let written = appended.and_then(|ticket| match ticket {
@@ -206,6 +240,9 @@ impl AuditLog {
 
     /// Writes a record; what it returns is still to be synced.
     fn append(&self, body: &mut Vec<u8>) -> Result<Option<u64>, KeyError> {
+        if self.burst.put(body) {
+            return Ok(None);
+        }
         let mut writer = self.writer();
         let lock = writer.appender.enter(false)?;
         writer.tell_missed()?;
@@ -332,6 +369,16 @@ impl Default for AuditOptions {
 }
 
 impl Writer {
+    /// Looks after the lease: after how long again, if it goes on.
+    fn go_on_leasing(&mut self) -> Option<Duration> {
+        let before = self.appender.appended();
+        let pause = self.appender.goes_on_leasing();
+        if self.appender.appended() > before {
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
+        pause
+    }
+
     /// Whether this process has left nothing to do. It then keeps away from the lock, which
     /// others may want to keep, and looks after their end of the log now and then only.
     fn is_at_rest(&self) -> bool {
@@ -409,7 +456,7 @@ fn begin(
 
 thread_local! {
     /// Where records are put together: none of them is secret.
-    static LINE: RefCell<(Vec<u8>, Template)> = RefCell::default();
+    static LINE: RefCell<(Vec<u8>, LastTemplate)> = RefCell::default();
 }
 
 /// How long a log to which this process does not append is left to those who do.

@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::head::{HEAD_LEN, Head};
+use super::pending;
 use super::registration::{LogKeys, to_pem};
 use crate::crypto::MacKey;
 use crate::keys::error::KeyError;
@@ -24,6 +25,7 @@ pub(super) struct Place {
     dir: PrivateDir,
     lock: Arc<OwnedFd>,
     head: Arc<OwnedFd>,
+    pending: Arc<OwnedFd>,
 }
 
 /// The right to append, held against other processes.
@@ -52,7 +54,8 @@ impl Place {
         let dir = keystore.subdirectory(DIR_NAME)?;
         let lock = Arc::new(dir.open_file(LOCK_NAME, OFlags::CREATE)?);
         let head = Arc::new(dir.open_file(HEAD_NAME, OFlags::CREATE)?);
-        Ok(Self { dir, lock, head })
+        let pending = Arc::new(dir.open_file(PENDING_NAME, OFlags::CREATE)?);
+        Ok(Self { dir, lock, head, pending })
     }
 
     /// Waits for the right to append.
@@ -105,9 +108,11 @@ impl Place {
 
     /// Whether the names still stand for the open files: somebody may have moved them away.
     pub(super) fn holds(&self, keystore: &Keystore, segment: u32, file: &OwnedFd) -> bool {
+        let files =
+            [(LOCK_NAME, &self.lock), (HEAD_NAME, &self.head), (PENDING_NAME, &self.pending)];
         let same_dir = keystore
             .subdirectory(DIR_NAME)
-            .is_ok_and(|dir| dir.holds(LOCK_NAME, &self.lock) && dir.holds(HEAD_NAME, &self.head));
+            .is_ok_and(|dir| files.iter().all(|(name, file)| dir.holds(name, file)));
         same_dir && self.dir.holds(&segment_name(segment), file)
     }
 
@@ -155,6 +160,26 @@ impl Place {
     /// The head's file, to be synced without the lock.
     pub(super) fn head_file(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.head)
+    }
+
+    /// The file for the records of a burst.
+    pub(super) fn pending_file(&self) -> &Arc<OwnedFd> {
+        &self.pending
+    }
+
+    /// What that file holds; nothing if no record is in it.
+    pub(super) fn read_pending(&self) -> io::Result<Vec<u8>> {
+        let mut first = [0; pending::HEAD_LEN + pending::LEN_LEN];
+        let read = rustix::io::pread(&self.pending, &mut first, 0)?;
+        if !pending::holds_any(&first[..read]) {
+            return Ok(Vec::new());
+        }
+        read_beginning(&self.pending, pending::FILE_LEN)
+    }
+
+    /// No record is in that file any more.
+    pub(super) fn clear_pending(&self) -> io::Result<()> {
+        write_at(&self.pending, &[0; pending::LEN_LEN], pending::HEAD_LEN as u64)
     }
 
     /// Gives out the public key, unless it is there.
@@ -239,7 +264,11 @@ pub(super) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::R
 /// The bytes of a file that is small if it is what it should be; of a longer one only its
 /// beginning.
 fn read_small(fd: &OwnedFd) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; SMALL_FILE_LEN];
+    read_beginning(fd, SMALL_FILE_LEN)
+}
+
+fn read_beginning(fd: &OwnedFd, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
     let mut filled = 0;
     while filled < bytes.len() {
         match rustix::io::pread(fd, &mut bytes[filled..], filled as u64) {
@@ -281,6 +310,7 @@ pub const DIR_NAME: &str = "audit";
 pub(super) const LAST_SEGMENT: u32 = u32::MAX - 1;
 pub(super) const HEAD_NAME: &str = "head";
 pub(super) const LOCK_NAME: &str = "lock";
+pub(super) const PENDING_NAME: &str = "pending";
 pub(super) const PUBLIC_KEY_NAME: &str = "public-key.pem";
 
 /// Longer than a head and a public key are.

@@ -98,7 +98,7 @@ impl AuditReader {
 
     /// All records in order. A line that is no record is an error of its own; the next follow.
     pub fn records(&self) -> impl Iterator<Item = Result<AuditRecord, KeyError>> + '_ {
-        let lines = self.picture.lines();
+        let lines = self.picture.lines().chain(self.left_behind());
         // A torn line is a record that is being written, or never was.
         let whole =
             lines.filter(|line| line.as_ref().map_or(true, |line| line.bytes.ends_with(b"\n")));
@@ -107,12 +107,12 @@ impl AuditReader {
 
     /// The same from the last to the first.
     pub fn records_backwards(&self) -> impl Iterator<Item = Result<AuditRecord, KeyError>> + '_ {
-        self.picture.lines_backwards().map(|line| line.and_then(|line| self.record(line)))
+        self.lines_backwards().map(|line| line.and_then(|line| self.record(line)))
     }
 
     /// The newest successful use of a key's material.
     pub fn last_use(&self, key_id: &KeyId) -> Result<Option<AuditRecord>, KeyError> {
-        for line in self.picture.lines_backwards() {
+        for line in self.lines_backwards() {
             let line = line?;
             if !std::str::from_utf8(&line.bytes).is_ok_and(|text| text.contains(&key_id.0)) {
                 continue;
@@ -126,6 +126,23 @@ impl AuditReader {
             }
         }
         Ok(None)
+    }
+
+    fn lines_backwards(&self) -> impl Iterator<Item = Result<Line, KeyError>> + '_ {
+        self.left_behind().into_iter().rev().chain(self.picture.lines_backwards())
+    }
+
+    /// What is not in the chain yet, as lines without a place there.
+    fn left_behind(&self) -> Vec<Result<Line, KeyError>> {
+        let records = match self.picture.left_behind() {
+            Ok(left) => left.map(|left| left.records(left.put.len())).unwrap_or_default(),
+            Err(error) => return vec![Err(error)],
+        };
+        let line = |(seq, mut bytes): (u64, Vec<u8>)| {
+            bytes.extend_from_slice(format!(",\"seq\":{seq}}}\n").as_bytes());
+            Line { segment: 0, number: 0, bytes }
+        };
+        records.into_iter().map(|record| Ok(line(record))).collect()
     }
 
     fn record(&self, line: Line) -> Result<AuditRecord, KeyError> {

@@ -226,9 +226,14 @@ impl Appender {
         let mut additional = told_of_cut(&bytes[scan.len..]);
         additional.insert("firstLost", json!(first));
         additional.insert("lastLost", json!(last));
-        tail.link.seq = last;
         self.tail = Some(tail);
+        self.skip_to(last);
         self.append_own(LOST, &additional)
+    }
+
+    /// Counts on after `seq`, where records are missing.
+    pub(super) fn skip_to(&mut self, seq: u64) {
+        self.tail.as_mut().expect("the log was entered").link.seq = seq;
     }
 
     /// The beginning of a segment: its predecessor's last record, as far as that is there.
@@ -368,7 +373,7 @@ fn cut(tail: &Tail) -> rustix::io::Result<()> {
     ftruncate(&tail.file, tail.size)
 }
 
-fn told_of_cut(bytes: &[u8]) -> BTreeMap<&'static str, Value> {
+pub(super) fn told_of_cut(bytes: &[u8]) -> BTreeMap<&'static str, Value> {
     BTreeMap::from([
         ("bytesCut", json!(bytes.len())),
         ("sha256OfCut", json!(HEXLOWER.encode(&sha256(bytes)))),

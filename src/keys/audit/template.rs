@@ -4,23 +4,36 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 use super::body::{identity_of, push_path, write_from_path, write_to_path};
 use super::event::{Event, Target};
 use super::frame::push_hex;
-use crate::format::{KeyId, VolumeId};
+use crate::format::{FileId, KeyId, VolumeId};
 use crate::keys::Operation;
 
-/// What is the same from record to record.
+/// A record without its time, its file and its path.
 #[derive(Default)]
-pub(super) struct Template {
-    shape: Option<Shape>,
+pub struct Template {
+    /// Tells it from all others of this process.
+    pub(super) id: u64,
     /// From the source to the path.
     front: Vec<u8>,
     /// From behind the path on.
     back: Vec<u8>,
+    /// Where the file's id stands in `front`, in hexadecimal.
+    file_at: Vec<Range<usize>>,
+}
+
+/// The template of the last record.
+#[derive(Default)]
+pub(super) struct LastTemplate {
+    shape: Option<Shape>,
+    template: Template,
     /// The file's id in hexadecimal.
     file: Vec<u8>,
 }
@@ -38,45 +51,91 @@ struct Shape {
     context: BTreeMap<String, String>,
     cache_hit: Option<bool>,
     additional: BTreeMap<&'static str, Value>,
-    /// Where the file's id stands in `front`.
-    file_at: Vec<Range<usize>>,
 }
 
 impl Template {
+    /// That of this event; `None` if it is not of those for which there are templates.
+    pub fn of(event: &Event<'_>) -> Option<Self> {
+        event.target.filter(|_| is_plain(event))?;
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        let file_at = write_to_path(&mut front, event);
+        write_from_path(&mut back, event);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Some(Self { id, front, back, file_at })
+    }
+
+    /// How long it is itself.
+    pub(super) fn len(&self) -> usize {
+        self.front.len() + self.back.len()
+    }
+
+    /// Appends it as it stands in the file `pending`.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+        out.extend_from_slice(&number(self.front.len()));
+        out.extend_from_slice(&number(self.file_at.len()));
+        for at in &self.file_at {
+            out.extend_from_slice(&number(at.start));
+        }
+        out.extend_from_slice(&self.front);
+        out.extend_from_slice(&self.back);
+    }
+
+    /// The reverse; `None` if the bytes are not a template.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).ok();
+        let (front_len, rest) = bytes.split_first_chunk()?;
+        let (count, mut rest) = rest.split_first_chunk()?;
+        let (front_len, mut file_at) = (number(front_len)?, Vec::new());
+        for _ in 0..number(count)? {
+            let (start, behind) = rest.split_first_chunk()?;
+            let start = number(start)?;
+            file_at.push(start..start.checked_add(FILE_DIGITS)?);
+            rest = behind;
+        }
+        let (front, back) = rest.split_at_checked(front_len)?;
+        let fits = file_at.iter().all(|at| at.end <= front.len());
+        fits.then(|| Self { id: 0, front: front.to_vec(), back: back.to_vec(), file_at })
+    }
+
+    /// Appends all that follows the event's id.
+    pub(super) fn write(&self, out: &mut Vec<u8>, file: FileId, path: &Path) {
+        let mut digits = [0; FILE_DIGITS];
+        HEXLOWER.encode_mut(&file.0, &mut digits);
+        self.write_with(out, &digits, path);
+    }
+
+    fn write_with(&self, out: &mut Vec<u8>, file: &[u8], path: &Path) {
+        let start = out.len();
+        out.extend_from_slice(&self.front);
+        for at in &self.file_at {
+            out[start..][at.clone()].copy_from_slice(file);
+        }
+        push_path(out, path);
+        out.extend_from_slice(&self.back);
+    }
+}
+
+impl LastTemplate {
     /// Appends all that follows the event's id, from the template if it fits, which becomes that
     /// of this event otherwise. Whether it is an event for which there are templates.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, event: &Event<'_>) -> bool {
         let Some(target) = event.target.filter(|_| is_plain(event)) else { return false };
-        let start = out.len();
-        let mut file = std::mem::take(&mut self.file);
-        file.clear();
-        push_hex(&mut file, &target.file.0);
-        match &self.shape {
-            Some(shape) if shape.fits(event, &target, &self.front, &file) => {
-                out.extend_from_slice(&self.front);
-                for at in &shape.file_at {
-                    out[start..][at.clone()].copy_from_slice(&file);
-                }
-            }
-            _ => {
-                let file_at = write_to_path(out, event);
-                let file_at = file_at.iter().map(|at| at.start - start..at.end - start).collect();
-                self.shape = Some(Shape::of(event, &target, file_at));
-                self.front.clear();
-                self.front.extend_from_slice(&out[start..]);
-                self.back.clear();
-                write_from_path(&mut self.back, event);
-            }
+        self.file.clear();
+        push_hex(&mut self.file, &target.file.0);
+        let own = self.template.file_at.first().map(|at| &self.template.front[at.clone()]);
+        let fits = |shape: &Shape| shape.fits(event, &target, own, &self.file);
+        if !self.shape.as_ref().is_some_and(fits) {
+            self.template = Template::of(event).unwrap_or_default();
+            self.shape = Some(Shape::of(event, &target));
         }
-        self.file = file;
-        push_path(out, target.path);
-        out.extend_from_slice(&self.back);
+        self.template.write_with(out, &self.file, target.path);
         true
     }
 }
 
 impl Shape {
-    fn of(event: &Event<'_>, target: &Target<'_>, file_at: Vec<Range<usize>>) -> Self {
+    fn of(event: &Event<'_>, target: &Target<'_>) -> Self {
         Self {
             name: event.name,
             read_only: event.read_only,
@@ -88,14 +147,18 @@ impl Shape {
             context: event.context.clone(),
             cache_hit: event.cache_hit,
             additional: event.additional.clone(),
-            file_at,
         }
     }
 
-    /// Whether the event has this shape, for a file with the id `file`; `front` has that of the
+    /// Whether the event has this shape, for a file with the id `file`; `own` is that of the
     /// template's.
-    fn fits(&self, event: &Event<'_>, target: &Target<'_>, front: &[u8], file: &[u8]) -> bool {
-        let own = self.file_at.first().map(|at| &front[at.clone()]);
+    fn fits(
+        &self,
+        event: &Event<'_>,
+        target: &Target<'_>,
+        own: Option<&[u8]>,
+        file: &[u8],
+    ) -> bool {
         let same_context = self.context.len() == event.context.len()
             && self.context.iter().zip(event.context).all(|(own_pair, pair)| {
                 let is_file = Some(own_pair.1.as_bytes()) == own;
@@ -120,16 +183,16 @@ fn is_plain(event: &Event<'_>) -> bool {
     event.error.is_none() && event.parameters.is_empty()
 }
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Of a file's id in hexadecimal.
+const FILE_DIGITS: usize = 2 * size_of::<FileId>();
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::{Just, Strategy, any, prop_oneof};
     use proptest::{collection, proptest};
 
-    use super::super::body::{SOURCE_AT, SOURCE_MEMBER};
     use super::*;
-    use crate::format::FileId;
     use crate::keys::Caller;
     use crate::keys::identity::Identity;
 
@@ -150,7 +213,7 @@ mod tests {
         fn a_record_is_the_same_by_a_template_and_without(
             all in collection::vec(parts(), 1..12),
         ) {
-            let mut template = Template::default();
+            let mut template = LastTemplate::default();
             for (name, who, file, key, context, path, cache_hit) in all {
                 let file_id = FileId([0xa0 + file; 16]);
                 let pairs = match context {
@@ -181,10 +244,12 @@ mod tests {
                     parameters: BTreeMap::new(),
                     additional: BTreeMap::new(),
                 };
-                let before = vec![b' '; SOURCE_AT - SOURCE_MEMBER.len()];
-                let (mut from, mut fresh) = (before.clone(), before);
+                let (mut from, mut fresh) = (Vec::new(), Vec::new());
                 assert!(template.write(&mut from, &event));
-                assert!(Template::default().write(&mut fresh, &event));
+                let mut kept = Vec::new();
+                Template::of(&event).unwrap().encode(&mut kept);
+                let read = Template::decode(&kept).unwrap();
+                read.write(&mut fresh, file_id, Path::new(path));
                 assert_eq!(String::from_utf8(from), String::from_utf8(fresh));
             }
         }

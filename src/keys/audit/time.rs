@@ -55,16 +55,13 @@ impl UtcTime {
     pub fn write_to(self, out: &mut Vec<u8>) {
         let [year, month, day, hour, minute, second] = self.fields();
         let fraction = self.micros % SECOND_MICROS;
-        push_digits(out, year, 4);
-        for (separator, number) in
-            [(b'-', month), (b'-', day), (b'T', hour), (b':', minute), (b':', second)]
-        {
-            out.push(separator);
-            push_digits(out, number, 2);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        put_digits(&mut text[..4], year);
+        for (at, number) in [(5, month), (8, day), (11, hour), (14, minute), (17, second)] {
+            put_digits(&mut text[at..at + 2], number);
         }
-        out.push(b'.');
-        push_digits(out, fraction, 6);
-        out.push(b'Z');
+        put_digits(&mut text[20..26], fraction);
+        out.extend_from_slice(&text);
     }
 
     /// Year, month, day, hour, minute, second.
@@ -98,11 +95,11 @@ impl fmt::Display for UtcTime {
     }
 }
 
-/// Appends the last `digits` digits of a number.
-fn push_digits(out: &mut Vec<u8>, number: u64, digits: u32) {
-    for place in (0..digits).rev() {
-        let digit = u8::try_from(number / 10_u64.pow(place) % 10).expect("one digit");
-        out.push(b'0' + digit);
+/// Puts the last digits of a number into the place that there is for them.
+fn put_digits(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b"0123456789"[(number % 10) as usize];
+        number /= 10;
     }
 }
 

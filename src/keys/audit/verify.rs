@@ -11,6 +11,7 @@ use super::body::{LOG_SOURCE, SOURCE_AT};
 use super::frame::{Frame, LAST_SEQ, Link};
 use super::head::Head;
 use super::lines::{Line, Lines, Picture, read_small};
+use super::pending;
 use super::place::{DIR_NAME, PUBLIC_KEY_NAME};
 use super::recovery::{CREATED, LOST, NOT_WRITTEN, TAMPERED};
 use super::registration::{LogKeys, from_pem};
@@ -131,6 +132,7 @@ pub fn verify(
     verifier.check_anchors(dir);
     verifier.check_lines()?;
     verifier.check_end();
+    verifier.check_left_behind(trust)?;
     Ok(verifier.out)
 }
 
@@ -388,6 +390,46 @@ impl Verifier<'_> {
         }
     }
 
+    /// Whether this is the machine of the log, and was started anew since it had this id.
+    fn machine_crashed(&self, boot_id: [u8; 16]) -> bool {
+        let now = Surroundings::of_this_machine().map(|machine| machine.boot_id);
+        self.in_place && now.is_ok_and(|now| now != boot_id)
+    }
+
+    /// What is written, but not in the chain yet.
+    fn check_left_behind(&mut self, trust: &Trust<'_>) -> Result<(), KeyError> {
+        if self.expectation.archive {
+            return Ok(());
+        }
+        let Some(left) = self.picture.left_behind()? else {
+            self.anchor("the file of what waits to become records was altered");
+            return Ok(());
+        };
+        let authentic = match (trust, &left.head) {
+            (Trust::Keystore(keystore), Some(head)) => {
+                pending::authentic(head, &left.put, keystore.audit_key())
+            }
+            _ => left.put.len(),
+        };
+        let count = left.records(authentic).len();
+        if count > 0 {
+            self.out.note(format!(
+                "{count} records of a process that died wait in the file `pending`; the next use \
+                 of the log puts them into it"
+            ));
+        }
+        if authentic == left.put.len() {
+            return Ok(());
+        }
+        if left.head.is_some_and(|head| self.machine_crashed(head.boot_id)) {
+            self.out.note("what waits to become records is torn by a crash of the machine".into());
+        } else {
+            let what = "what waits to become a record was altered".to_owned();
+            self.found(FindingKind::Altered, 0, 0, None, what);
+        }
+        Ok(())
+    }
+
     /// The end against the head.
     fn check_end(&mut self) {
         self.out.last = (self.out.records > 0).then_some(self.last);
@@ -404,9 +446,7 @@ impl Verifier<'_> {
             return;
         }
         let (first, last) = (self.last.seq + 1, head.link.seq);
-        let boot_id = Surroundings::of_this_machine().map(|machine| machine.boot_id).ok();
-        let machine_crashed = self.in_place && boot_id.is_some_and(|boot| boot != head.boot_id);
-        if machine_crashed && self.last.seq >= head.synced_seq {
+        if self.machine_crashed(head.boot_id) && self.last.seq >= head.synced_seq {
             self.out.note(format!(
                 "the records {first} to {last} were lost in a crash of the machine; the next use \
                  of the log will record it"
