@@ -151,6 +151,15 @@ impl Identities {
         identity
     }
 
+    /// Until when this is the identity of its process, if that keeps asking within
+    /// [`NO_EXECVE_WITHIN`].
+    pub(super) fn stands_until(&self, caller: Caller, identity: &Arc<Identity>) -> Option<Instant> {
+        let all = lock(&self.seen);
+        let seen = all.peek(&caller)?;
+        let known = seen.process.is_some() && identity.executable.is_some();
+        (known && Arc::ptr_eq(&seen.identity, identity)).then(|| seen.at + SEEN_FOR)
+    }
+
     fn name(&self, uid: u32) -> Option<Arc<str>> {
         if let Some(named) = lock(&self.names).get(&uid)
             && named.at.elapsed() < NAMED_FOR
@@ -205,7 +214,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A process cannot ask, replace its program by `execve(2)` and ask again in less: loading even
 /// a small static program takes twice as long before its first instruction.
-const NO_EXECVE_WITHIN: Duration = Duration::from_micros(150);
+pub(super) const NO_EXECVE_WITHIN: Duration = Duration::from_micros(150);
 const SEEN_FOR: Duration = Duration::from_secs(1);
 const NAMED_FOR: Duration = Duration::from_secs(60);
 const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(256).expect("is not zero");

@@ -94,7 +94,8 @@ struct Held {
 }
 
 /// A record was the one that is held when the directory had this stamp.
-struct Look {
+#[derive(Clone, Copy)]
+pub(super) struct Look {
     at: Instant,
     directory: Stamp,
 }
@@ -117,6 +118,19 @@ impl CmkCache {
         Ok(cmk)
     }
 
+    /// What tells by itself that this snapshot is still the newest.
+    pub(super) fn look(&self, cmk: &Arc<Cmk>) -> Option<Look> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = held.get(cmk.id()).filter(|held| Arc::ptr_eq(&held.cmk, cmk))?;
+        *held.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing has changed since. Costs one system call.
+    pub(super) fn is_unchanged(&self, look: &Look, now: Instant) -> bool {
+        now - look.at < LOOK_EVERY
+            && self.keystore.own_stamp().is_ok_and(|directory| directory == look.directory)
+    }
+
     /// The snapshot, if its file is still the same.
     fn held(&self, key_id: &KeyId) -> Result<Option<Arc<Cmk>>, KmsError> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner).get(key_id).cloned();
@@ -126,9 +140,8 @@ impl CmkCache {
         let directory = self.keystore.own_stamp()?;
         let now = Instant::now();
         let mut looked = held.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged = looked
-            .as_ref()
-            .is_some_and(|look| look.directory == directory && now - look.at < LOOK_EVERY);
+        let unchanged =
+            looked.is_some_and(|look| look.directory == directory && now - look.at < LOOK_EVERY);
         if unchanged {
             return Ok(Some(Arc::clone(&held.cmk)));
         }

@@ -8,6 +8,7 @@ mod bucket_key;
 mod ciphertext;
 mod cmk;
 mod error;
+mod familiar;
 mod grant;
 mod local;
 pub mod policy;

@@ -83,6 +83,11 @@ impl Policy {
         matches!(decide(self, &[], &request), Decision::Allowed { .. })
     }
 
+    /// Whether a decision may depend on this pair of the encryption context.
+    pub(super) fn looks_at(&self, pair: &str) -> bool {
+        self.statements.iter().any(|statement| statement.looks_at(pair))
+    }
+
     /// The users and groups that it names, each once, in the order of the document.
     pub fn principals(&self) -> Vec<&Principal> {
         let mut found: Vec<&Principal> = Vec::new();

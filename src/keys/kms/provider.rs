@@ -4,18 +4,23 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fmt::{Display, Write};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::action::Action;
 use super::bucket_key::{BucketKeyLimits, BucketKeys, BucketWrap};
 use super::cmk::Cmk;
 use super::error::{ErrorCode, KmsError};
+use super::familiar::{Familiar, Familiars, Shape};
+use super::grant::{Constraints, Grant};
 use super::local::LocalKms;
 use crate::crypto::Secret;
 use crate::format::{Envelope, KeyId, Mode, VolumeId, WrapAlgorithm};
-use crate::keys::audit::{Event, EventError, Target};
+use crate::keys::audit::{Event, EventError, Target, Template};
 use crate::keys::error::KeyError;
 use crate::keys::identity::{Identities, Identity};
 use crate::keys::provider::{Access, Binding, KeyProvider, Operation};
@@ -31,6 +36,7 @@ pub struct KmsProvider {
     options: KmsOptions,
     identities: Identities,
     buckets: BucketKeys,
+    pub(super) familiars: Familiars,
     /// Whether each key that was used so far could be used when that was last looked at.
     used: Mutex<HashMap<KeyId, bool>>,
 }
@@ -77,6 +83,7 @@ impl KmsProvider {
             default_key,
             options,
             identities: Identities::new(),
+            familiars: Familiars::default(),
             used: Mutex::default(),
         })
     }
@@ -137,29 +144,57 @@ impl KmsProvider {
     }
 
     fn record(&self, usage: &Usage<'_>, error: Option<EventError>) -> Result<(), KeyError> {
-        let path = Path::new("/").join((usage.access.path)());
-        let target = Target {
-            operation: usage.access.operation,
-            volume: usage.binding.volume,
-            file: usage.binding.file,
-            path: &path,
-        };
-        let bucket_key = usage.bucket_key.as_ref();
-        self.kms.audit().record(&Event {
-            name: usage.action.name(),
-            read_only: true,
-            identity: &usage.identity,
-            target: Some(target),
-            key_id: Some(usage.key_id),
-            key_version: usage.key_version,
-            context: &usage.context.0,
-            cache_hit: Some(usage.cached),
-            error,
-            parameters: BTreeMap::new(),
-            additional: bucket_key
-                .map(|id| BTreeMap::from([("bucketKeyId", id.as_str().into())]))
-                .unwrap_or_default(),
+        self.kms.audit().record(&usage.event(&path_of(usage.access), error))
+    }
+
+    /// The answer to an opening that is like the last one of its process, with its record.
+    fn answer_familiar(
+        &self,
+        envelope: &Envelope,
+        binding: Binding,
+        access: &Access<'_>,
+    ) -> Option<Result<(), KeyError>> {
+        let mut place = self.familiars.place(access.caller);
+        let familiar = place.as_mut().filter(|it| it.shape.fits(envelope, binding, access))?;
+        let now = Instant::now();
+        if !familiar.knows_caller(now) || !self.kms.is_unchanged(&familiar.look, now) {
+            return None;
+        }
+        Some(match &familiar.record {
+            Some(record) => self.kms.audit().record_from(record, binding.file, &path_of(access)),
+            None => Ok(()),
         })
+    }
+
+    /// Takes note of an opening that was allowed, if the next one may be answered like it.
+    fn note_familiar(&self, usage: &Usage<'_>, cmk: &Arc<Cmk>, envelope: &Envelope) {
+        let Usage { identity, access, binding, .. } = usage;
+        let caller = access.caller;
+        let Some(look) = self.kms.look(cmk) else { return };
+        let Some(until) = self.identities.stands_until(caller, identity) else { return };
+        let asked = Instant::now();
+        let mut place = self.familiars.place(caller);
+        if let Some(familiar) = place.as_mut()
+            && familiar.shape.fits(envelope, *binding, access)
+            && Arc::ptr_eq(&familiar.identity, identity)
+        {
+            (familiar.asked, familiar.until, familiar.look) = (asked, until, look);
+            return;
+        }
+        *place = None;
+        let grants = cmk.grants().iter().filter_map(Grant::constraints);
+        let of_this_file = cmk.policy().looks_at(CONTEXT_FILE)
+            || grants.map(Constraints::pairs).any(|pairs| pairs.contains_key(CONTEXT_FILE));
+        let record = match self.options.level {
+            AuditLevel::Opens => Template::of(&usage.event(&path_of(access), None)),
+            AuditLevel::Uses => None,
+        };
+        if of_this_file || (record.is_none() && self.options.level == AuditLevel::Opens) {
+            return;
+        }
+        let shape = Shape::of(envelope, *binding, access);
+        let identity = Arc::clone(identity);
+        *place = Some(Familiar { shape, identity, asked, until, look, record });
     }
 
     /// Records a use of what is in memory already, if that is wanted.
@@ -336,9 +371,17 @@ impl KeyProvider for KmsProvider {
         access: &Access<'_>,
         cached: bool,
     ) -> Result<(), KeyError> {
+        if cached && let Some(answer) = self.answer_familiar(envelope, binding, access) {
+            return answer;
+        }
         let usage = self.usage_of(envelope, binding, access, cached);
-        self.allowed(&usage)?;
-        if cached { self.record_from_memory(&usage) } else { Ok(()) }
+        let cmk = self.allowed(&usage)?;
+        if !cached {
+            return Ok(());
+        }
+        self.record_from_memory(&usage)?;
+        self.note_familiar(&usage, &cmk, envelope);
+        Ok(())
     }
 
     fn check(&self, envelope: &Envelope) -> Result<(), KeyError> {
@@ -403,6 +446,39 @@ struct Usage<'a> {
     /// Whether the CMK was not asked, as DEK or bucket key was in memory.
     cached: bool,
     bucket_key: Option<String>,
+}
+
+impl Usage<'_> {
+    /// What is recorded of it.
+    fn event<'a>(&'a self, path: &'a Path, error: Option<EventError>) -> Event<'a> {
+        Event {
+            name: self.action.name(),
+            read_only: true,
+            identity: &self.identity,
+            target: Some(Target {
+                operation: self.access.operation,
+                volume: self.binding.volume,
+                file: self.binding.file,
+                path,
+            }),
+            key_id: Some(self.key_id),
+            key_version: self.key_version,
+            context: &self.context.0,
+            cache_hit: Some(self.cached),
+            error,
+            parameters: BTreeMap::new(),
+            additional: (self.bucket_key.as_ref())
+                .map(|id| BTreeMap::from([("bucketKeyId", id.as_str().into())]))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The path at this time, from the root of the mount.
+fn path_of(access: &Access<'_>) -> PathBuf {
+    let mut path = (access.path)().into_os_string().into_vec();
+    path.insert(0, b'/');
+    PathBuf::from(OsString::from_vec(path))
 }
 
 /// An encryption context. Its memory is used again by the next one of the thread: mostly it

@@ -18,6 +18,7 @@ mod material;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use cryptography::{DataKey, Decrypted, Encrypted};
 pub use grants::GrantRequest;
@@ -27,7 +28,7 @@ pub use material::{KeyRotation, RotationStatus};
 use super::action::Action;
 use super::alias::AliasName;
 use super::alias_cache::AliasCache;
-use super::cmk::{Cmk, CmkCache, not_found};
+use super::cmk::{Cmk, CmkCache, Look, not_found};
 use super::error::{ErrorCode, KmsError};
 use super::policy::{Decision, Request, decide};
 use super::record::{CmkRecord, canonical_id};
@@ -91,6 +92,16 @@ impl LocalKms {
     /// The CMK as it is now, in whatever state. Costs one system call while it has not changed.
     pub fn cmk(&self, key_id: &KeyId) -> Result<Arc<Cmk>, KmsError> {
         self.cmks.cmk(key_id, self.now())
+    }
+
+    /// What tells by itself that this snapshot is still the newest.
+    pub(super) fn look(&self, cmk: &Arc<Cmk>) -> Option<Look> {
+        self.cmks.look(cmk)
+    }
+
+    /// Whether the snapshot is still the newest. Costs one system call.
+    pub(super) fn is_unchanged(&self, look: &Look, now: Instant) -> bool {
+        self.cmks.is_unchanged(look, now)
     }
 
     /// Whether `who` may do this with the key now, by its policy, grants and state. Records

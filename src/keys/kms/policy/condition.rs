@@ -117,6 +117,11 @@ impl Condition {
         }
     }
 
+    /// Whether it looks at this pair, which is there.
+    pub(super) fn looks_at(&self, pair: &str) -> bool {
+        matches!(&self.key, ConditionKey::Pair(name) if name == pair)
+    }
+
     fn is_among_values(&self, value: &str) -> bool {
         self.values.iter().any(|wanted| match self.operator.test {
             Test::Equals => value == wanted,

@@ -113,6 +113,11 @@ impl Statement {
             && self.conditions.iter().all(|condition| condition.holds(request.context()))
     }
 
+    /// Whether a condition looks at the value of this pair, or whether it is there.
+    pub(super) fn looks_at(&self, pair: &str) -> bool {
+        self.conditions.iter().any(|condition| condition.looks_at(pair))
+    }
+
     /// Whether it is about this user, by the user id alone.
     pub(super) fn is_for_user(&self, uid: u32) -> bool {
         match &self.principals {
