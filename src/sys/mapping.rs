@@ -106,17 +106,6 @@ impl Mapping {
         }
     }
 
-    /// Copies bytes out of it.
-    pub(super) fn read(&self, offset: usize, out: &mut [u8]) {
-        assert!(offset + out.len() <= self.len, "outside of the mapping");
-        // SAFETY: in bounds as checked; `out` is not in the mapping, of which nobody can have a
-        // borrow that may be written to.
-        unsafe {
-            let at = self.start.as_ptr().add(offset);
-            std::ptr::copy_nonoverlapping(at, out.as_mut_ptr(), out.len());
-        }
-    }
-
     fn checked(&self, offset: usize, width: usize) -> *mut u8 {
         assert!(offset + width <= self.len && offset.is_multiple_of(width), "outside or askew");
         // SAFETY: in bounds as checked.

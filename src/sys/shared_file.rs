@@ -42,15 +42,10 @@ impl SharedFile {
     pub fn publish(&mut self, offset: usize, number: u32) {
         self.mapping.counter(offset).store(number.to_le(), Ordering::Release);
     }
-
-    /// Copies bytes out of it.
-    pub fn read(&self, offset: usize, out: &mut [u8]) {
-        self.mapping.read(offset, out);
-    }
 }
 
-/// ext2 to ext4, XFS, tmpfs: `f_type` of statfs(2).
-const CHANGED_IN_PLACE: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+/// ext2 to ext4, and tmpfs: `f_type` of statfs(2). XFS copies what another file shares.
+const CHANGED_IN_PLACE: [u64; 2] = [0xef53, 0x0102_1994];
 
 #[cfg(test)]
 mod tests {
@@ -73,10 +68,6 @@ mod tests {
         let mut number = [0; 4];
         file.read_exact_at(&mut number, 8).unwrap();
         assert_eq!(number, [4, 3, 2, 1]);
-        file.write_all_at(b"back", 100).unwrap();
-        let mut back = [0; 4];
-        shared.read(100, &mut back);
-        assert_eq!(&back, b"back");
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Appender {
         match lock {
             Some(lock) if self.may_lease => {
                 let begun = self.lease.begin(lock, now);
-                if begun && self.may_defer {
+                if begun && self.may_defer && self.tail.is_some() {
                     self.open_burst();
                 }
                 begun
@@ -377,8 +377,10 @@ impl Appender {
             self.expansion = expansion;
             fail_point::hit("audit.burst.after_append");
         }
-        if appended.is_ok() {
-            self.burst.note_taken(waiting.len());
+        match appended {
+            Ok(()) => self.burst.note_taken(waiting.len()),
+            // What waits is read from the file, from its beginning.
+            Err(_) => self.tail = None,
         }
         self.spare.0 = waiting;
         appended

@@ -35,6 +35,9 @@ struct State {
     open: Option<Open>,
     /// Where a record is put together.
     record: Vec<u8>,
+    /// All that was put, as it stands in the file: who can write to that has no way from there
+    /// into the log.
+    put: Vec<u8>,
 }
 
 /// The file, as this process uses it.
@@ -80,6 +83,7 @@ impl Burst {
                 .ok();
         }
         let ready = state.file.as_mut().is_some_and(Pending::make_ready);
+        state.put.clear();
         state.open = ready.then(|| Open {
             closed: false,
             next_seq,
@@ -110,6 +114,9 @@ impl Burst {
         file: FileId,
         path: &Path,
     ) -> bool {
+        if template.len() > pending::LONGEST_TEMPLATE {
+            return false;
+        }
         let mut state = self.state();
         let known = state.open.as_ref().is_some_and(|open| open.template == Some(template.id));
         if !known {
@@ -141,11 +148,14 @@ impl Burst {
     /// has to end.
     pub(super) fn rewind(&self, between: impl FnOnce() -> u64) -> bool {
         let mut state = self.state();
-        let State { file: Some(pending), open: Some(open), .. } = &mut *state else { return false };
+        let State { file: Some(pending), open: Some(open), put, .. } = &mut *state else {
+            return false;
+        };
         if open.closed || open.taken < open.end {
             return false;
         }
         pending.shared.publish(HEAD_LEN, 0);
+        put.clear();
         (open.end, open.taken, open.template) = (HEAD_LEN, HEAD_LEN, None);
         open.next_seq += between();
         pending.shared.make_writable().is_ok()
@@ -155,9 +165,8 @@ impl Burst {
     pub(super) fn waiting(&self, out: &mut Vec<u8>) {
         let state = self.state();
         out.clear();
-        if let State { file: Some(pending), open: Some(open), .. } = &*state {
-            out.resize(open.end - open.taken, 0);
-            pending.shared.read(open.taken, out);
+        if let Some(open) = &state.open {
+            out.extend_from_slice(&state.put[open.taken - HEAD_LEN..]);
         }
     }
 
@@ -197,7 +206,9 @@ impl State {
     /// Puts what `write` appends, and counts it as so many records, whose bodies have `len` bytes
     /// in the log at most.
     fn put(&mut self, records: u64, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let Self { file: Some(pending), open: Some(open), record } = self else { return false };
+        let Self { file: Some(pending), open: Some(open), record, put } = self else {
+            return false;
+        };
         if open.closed {
             return false;
         }
@@ -211,6 +222,8 @@ impl State {
         }
         pending.shared.write(open.end + LEN_LEN, record);
         pending.shared.publish(open.end, body_len);
+        put.extend_from_slice(&u64::from(body_len).to_le_bytes());
+        put.extend_from_slice(&record[..record.len() - LEN_LEN]);
         pending.counter = counter;
         open.end += record.len();
         open.next_seq += records;

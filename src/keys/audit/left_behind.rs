@@ -2,17 +2,28 @@
 //! as all that were written before a key was used. Some of them may be in the log already, if it
 //! died while it put them there. Whoever takes the lock puts the others into the log.
 
+use rustix::fs::fdatasync;
 use serde_json::json;
 
 use super::appender::{Appender, failed};
 use super::pending::{self, Expansion, PendingRecord};
 use super::place::read_from;
-use super::recovery::{LOST, REPAIRED, told_of_cut};
+use super::recovery::{REPAIRED, told_of_cut};
 use crate::keys::error::KeyError;
 
 impl Appender {
     /// Appends the records that are left in the file, and leaves none there.
     pub(super) fn take_in_pending(&mut self) -> Result<(), KeyError> {
+        self.try_to_take_in().inspect_err(|_| {
+            // They were promised to be on stable storage in a while, here as well as there.
+            let _ = fdatasync(self.place().pending_file());
+            if let Some(tail) = &self.tail {
+                let _ = fdatasync(&tail.file);
+            }
+        })
+    }
+
+    fn try_to_take_in(&mut self) -> Result<(), KeyError> {
         let bytes = self.place().read_pending();
         let bytes = bytes.map_err(|error| failed(self.place(), self.tail(), error))?;
         if bytes.is_empty() {
@@ -53,8 +64,7 @@ impl Appender {
                 let mut additional = told_of_cut(&[]);
                 additional.insert("firstLost", json!(from));
                 additional.insert("lastLost", json!(to));
-                self.skip_to(to);
-                self.append_own(LOST, &additional)?;
+                self.note_lost(to, &additional)?;
             } else {
                 self.note_tampering(&format!("the records {from} to {to} are not there any more"))?;
             }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::body::{self, Moment, SOURCE_AT};
+use super::frame::Frame;
 use super::template::Template;
 use super::time::UtcTime;
 use crate::crypto::{AeadKey, Secret, TAG_LEN, derive, random_array};
@@ -128,7 +129,8 @@ impl Expansion {
         match record.body().split_first() {
             Some((&FULL, _)) => out.extend_from_slice(record.body()),
             Some((&TEMPLATE, rest)) => {
-                self.template = Template::decode(rest);
+                let template = Template::decode(rest);
+                self.template = template.filter(|template| template.len() <= LONGEST_TEMPLATE);
                 return false;
             }
             Some((&LIKE, rest)) => {
@@ -214,16 +216,23 @@ pub(super) fn authentic(
     records.iter().take_while(|record| key.is_of(record)).count()
 }
 
-/// How many of these records are among the lines. They went there in order.
+/// How many of these records are among the lines, the last of the log. They went there in order.
+/// Records that others have long followed were there too: somebody brought an older file back, or
+/// a crash of the machine did.
 pub(super) fn in_log(records: &[(u64, Vec<u8>)], lines: &[u8]) -> usize {
     let start = |line: &[u8]| line.get(..SOURCE_AT).map(<[u8]>::to_vec);
     let lines = lines.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let reached = lines.clone().filter_map(Frame::parse).next_back().map_or(0, |frame| frame.seq);
     let lines: HashMap<_, _> = lines.filter_map(|line| Some((start(line)?, line))).collect();
     let is_there = |(_, body): &(u64, Vec<u8>)| {
         let line = start(body).and_then(|start| lines.get(&start));
         line.is_some_and(|line| line.starts_with(body))
     };
-    records.iter().rposition(is_there).map_or(0, |last| last + 1)
+    let found = records.iter().rposition(is_there).map_or(0, |last| last + 1);
+    match records.get(found) {
+        Some((seq, _)) if seq.saturating_add(MOST_BETWEEN) <= reached => records.len(),
+        _ => found,
+    }
 }
 
 fn nonce(counter: u64) -> [u8; 12] {
@@ -239,7 +248,11 @@ pub(super) const LEN_LEN: usize = 8;
 /// The file's length.
 pub(super) const FILE_LEN: usize = 256 << 10;
 /// More than the records of a whole file take in the log, with some about the log itself.
-pub(super) const LONGEST_IN_LOG: u64 = 4 * FILE_LEN as u64;
+pub(super) const LONGEST_IN_LOG: u64 = 32 * FILE_LEN as u64;
+/// More records about the log itself than processes write that die before they take in what waits.
+const MOST_BETWEEN: u64 = 64;
+/// A longer template is not put.
+pub(super) const LONGEST_TEMPLATE: usize = 16 << 10;
 const MAGIC: &[u8; 8] = b"ssefsAP1";
 const LABEL: &[u8] = b"ssefs keystore audit pending v1";
 /// What the first byte of a body says that it is. Others are for versions to come.
@@ -251,6 +264,7 @@ const ALIGNMENT: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::Link;
     use super::*;
 
     fn file_of(bodies: &[&[u8]], key: &Secret) -> (PendingHead, Vec<u8>) {
@@ -315,6 +329,29 @@ mod tests {
         }
         file[HEAD_LEN..start].fill(0);
         assert!(records(&file).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_the_log_has_long_passed_is_not_put_there_again() {
+        let body = |number: u64| format!("{{\"id\":\"{number:0>200}\"").into_bytes();
+        let waiting: Vec<_> = (100..110).map(|seq| (seq, body(seq))).collect();
+        let mac = crate::crypto::MacKey::new(&Secret::random());
+        let lines_to = |last: u64, first: u64| {
+            let (mut lines, mut link) = (Vec::new(), Link { seq: first - 1, hash: [0; 32] });
+            for seq in first..=last {
+                let start = lines.len();
+                lines.extend_from_slice(&body(seq));
+                link = super::super::frame::complete(&mut lines, start, link, None, &mac);
+            }
+            lines
+        };
+        assert_eq!(in_log(&waiting, &lines_to(99, 1)), 0);
+        assert_eq!(in_log(&waiting, &lines_to(104, 90)), 5);
+        assert_eq!(in_log(&waiting, &lines_to(109, 90)), 10);
+        // Nothing of it is among the last lines, whose numbers are far higher.
+        assert_eq!(in_log(&waiting, &lines_to(900, 200)), 10);
+        // As after a few records about the log itself.
+        assert_eq!(in_log(&waiting, &lines_to(120, 111)), 0);
     }
 
     #[test]

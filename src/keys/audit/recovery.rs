@@ -227,13 +227,29 @@ impl Appender {
         additional.insert("firstLost", json!(first));
         additional.insert("lastLost", json!(last));
         self.tail = Some(tail);
-        self.skip_to(last);
-        self.append_own(LOST, &additional)
+        self.note_lost(last, &additional)
     }
 
-    /// Counts on after `seq`, where records are missing.
-    pub(super) fn skip_to(&mut self, seq: u64) {
-        self.tail.as_mut().expect("the log was entered").link.seq = seq;
+    /// Records that the records up to `last` were lost, and counts on after them.
+    pub(super) fn note_lost(
+        &mut self,
+        last: u64,
+        additional: &BTreeMap<&'static str, Value>,
+    ) -> Result<(), KeyError> {
+        let skip_to = |appender: &mut Self, seq| {
+            let skipped = appender.tail.as_mut().map(|tail| &mut tail.link.seq);
+            skipped.map_or(seq, |place| std::mem::replace(place, seq))
+        };
+        let reached = skip_to(self, last);
+        let told = self.append_own(LOST, additional);
+        if told.is_err() && self.tail.is_some() {
+            // Else nothing would explain the jump.
+            skip_to(self, reached);
+            if self.refresh_head().is_err() {
+                self.tail = None;
+            }
+        }
+        told
     }
 
     /// The beginning of a segment: its predecessor's last record, as far as that is there.

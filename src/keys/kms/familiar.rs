@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::cmk::Look;
+use super::cmk::{Cmk, Look};
 use crate::format::{Envelope, KeyId, VolumeId};
 use crate::keys::audit::Template;
 use crate::keys::identity::{Identity, NO_EXECVE_WITHIN};
@@ -26,10 +26,11 @@ pub(super) struct Familiar {
     /// When the process asked last, and until when it is known to be that of the identity.
     pub(super) asked: Instant,
     pub(super) until: Instant,
-    /// Tells whether the key is as it was.
+    /// The key as it was, and what tells whether it still is.
+    pub(super) cmk: Arc<Cmk>,
     pub(super) look: Look,
     /// The record of it, if it is to be recorded.
-    pub(super) record: Option<Template>,
+    pub(super) record: Option<Arc<Template>>,
 }
 
 /// All that an opening's answer and its record depend on, but for time, file and path.
@@ -238,6 +239,8 @@ mod tests {
             {{"StringEquals": {{"kms:EncryptionContext:ssefs:file_id": "{}"}}}}}}"#,
             binding(3).file
         );
+        // What is known of the policy before does not outlive it.
+        become_familiar(&provider, 1, &envelopes[1]);
         let policy = scratch.policy(&condition);
         scratch.kms.put_key_policy(&scratch.own, &scratch.key.0, policy, false).unwrap();
         let begun = Instant::now();

@@ -160,7 +160,10 @@ impl KmsProvider {
         if !familiar.knows_caller(now) || !self.kms.is_unchanged(&familiar.look, now) {
             return None;
         }
-        Some(match &familiar.record {
+        let record = familiar.record.clone();
+        // Others of this place need not wait until it is recorded.
+        drop(place);
+        Some(match &record {
             Some(record) => self.kms.audit().record_from(record, binding.file, &path_of(access)),
             None => Ok(()),
         })
@@ -177,6 +180,7 @@ impl KmsProvider {
         if let Some(familiar) = place.as_mut()
             && familiar.shape.fits(envelope, *binding, access)
             && Arc::ptr_eq(&familiar.identity, identity)
+            && Arc::ptr_eq(&familiar.cmk, cmk)
         {
             (familiar.asked, familiar.until, familiar.look) = (asked, until, look);
             return;
@@ -192,9 +196,11 @@ impl KmsProvider {
         if of_this_file || (record.is_none() && self.options.level == AuditLevel::Opens) {
             return;
         }
+        let record = record.map(Arc::new);
+        let cmk = Arc::clone(cmk);
         let shape = Shape::of(envelope, *binding, access);
         let identity = Arc::clone(identity);
-        *place = Some(Familiar { shape, identity, asked, until, look, record });
+        *place = Some(Familiar { shape, identity, asked, until, cmk, look, record });
     }
 
     /// Records a use of what is in memory already, if that is wanted.
