@@ -38,7 +38,7 @@ impl Mapping {
     }
 
     /// The beginning of a file, which has to stay as long as that: a touch behind its end is
-    /// `SIGBUS`. Only the accessors that copy may be used, as others may map it too.
+    /// `SIGBUS`. Only [`Self::write`] and [`Self::counter`] may be used, as others may map it too.
     pub(super) fn of_file(file: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at a place of the kernel's choice touches no other memory.

@@ -210,7 +210,32 @@ pub struct AppendingChild {
 
 impl AppendingChild {
     pub fn start(path: &Path, first: u64) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        Self::spawn(&mut Command::new(std::env::current_exe().unwrap()), path, first)
+    }
+
+    /// Runs one that dies at a fail point; the numbers that it said.
+    pub fn start_killed_in(path: &Path, first: u64, fail_point: &str) -> Vec<u64> {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(ssefs::sys::fail_point::VARIABLE, fail_point).stderr(Stdio::null());
+        Self::spawn(&mut command, path, first).hear_out()
+    }
+
+    /// Runs one that is killed before its `nth` system call of this name, or after a hundred
+    /// records; the numbers that it said.
+    pub fn start_killed_at(path: &Path, first: u64, call: &str, nth: u32) -> Vec<u64> {
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+            .arg(std::env::current_exe().unwrap())
+            .env(CHILD_LIMIT, "100")
+            .stderr(Stdio::null());
+        Self::spawn(&mut command, path, first).hear_out()
+    }
+
+    /// `command` runs this test program, perhaps through another one.
+    fn spawn(command: &mut Command, path: &Path, first: u64) -> Self {
+        let mut process = command
             .args(["--exact", "harness::appending_child", "--nocapture", "--test-threads=1"])
             .env(CHILD_PATH, path)
             .env(CHILD_FIRST, first.to_string())
@@ -221,43 +246,10 @@ impl AppendingChild {
         Self { process, output }
     }
 
-    /// Runs one that dies at a fail point; the numbers that it said.
-    pub fn start_killed_in(path: &Path, first: u64, fail_point: &str) -> Vec<u64> {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "harness::appending_child", "--nocapture", "--test-threads=1"])
-            .env(CHILD_PATH, path)
-            .env(CHILD_FIRST, first.to_string())
-            .env(ssefs::sys::fail_point::VARIABLE, fail_point)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(process.stdout.take().expect("piped above"));
-        let mut child = Self { process, output };
-        let heard = std::iter::from_fn(|| child.hear()).collect();
-        child.process.wait().unwrap();
-        heard
-    }
-
-    /// Runs one that is killed before its `nth` system call of this name, or after a hundred
-    /// records; the numbers that it said.
-    pub fn start_killed_at(path: &Path, first: u64, call: &str, nth: u32) -> Vec<u64> {
-        let mut process = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
-            .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "harness::appending_child", "--nocapture", "--test-threads=1"])
-            .env(CHILD_PATH, path)
-            .env(CHILD_FIRST, first.to_string())
-            .env(CHILD_LIMIT, "100")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(process.stdout.take().expect("piped above"));
-        let mut child = Self { process, output };
-        let heard = std::iter::from_fn(|| child.hear()).collect();
-        child.process.wait().unwrap();
+    /// All numbers until it ends.
+    fn hear_out(mut self) -> Vec<u64> {
+        let heard = std::iter::from_fn(|| self.hear()).collect();
+        self.process.wait().unwrap();
         heard
     }
 
@@ -279,8 +271,7 @@ impl AppendingChild {
     /// Kills it with no warning; the numbers that it said and were not heard yet.
     pub fn kill(mut self) -> Vec<u64> {
         self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        std::iter::from_fn(|| self.hear()).collect()
+        self.hear_out()
     }
 }
 

@@ -195,8 +195,9 @@ impl Appender {
             return false;
         }
         for _ in 0..PASSES {
-            let taken = if self.tail.is_some() { self.take_in_burst() } else { Ok(()) };
-            if let Err(error) = taken {
+            if self.tail.is_some()
+                && let Err(error) = self.take_in_burst()
+            {
                 log::warn!("{error}");
             }
         }

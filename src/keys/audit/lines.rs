@@ -102,16 +102,14 @@ impl Picture {
             let len = std::fs::metadata(&path).map_err(failed(path))?.len();
             segments.push((number, len));
         }
-        let head = match read_small(&dir.join(HEAD_NAME)) {
-            Ok(bytes) => Some(bytes).filter(|bytes| !bytes.is_empty()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(dir.join(HEAD_NAME))(error)),
+        let read = |name: &str, len| match read_beginning(&dir.join(name), len) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(dir.join(name))(error)),
         };
-        let pending = match read_beginning(&dir.join(PENDING_NAME), pending::FILE_LEN) {
-            Ok(bytes) => Some(bytes).filter(|bytes| pending::holds_any(bytes)).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(dir.join(PENDING_NAME))(error)),
-        };
+        let head = read(HEAD_NAME, SMALL_FILE_LEN)?.filter(|bytes| !bytes.is_empty());
+        let pending = read(PENDING_NAME, pending::FILE_LEN)?;
+        let pending = pending.filter(|bytes| pending::holds_any(bytes)).unwrap_or_default();
         Ok(Self { dir: dir.to_owned(), segments, head, pending })
     }
 

@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::body::{identity_of, push_path, write_from_path, write_to_path};
 use super::event::{Event, Target};
-use super::frame::push_hex;
 use crate::format::{FileId, KeyId, VolumeId};
 use crate::keys::Operation;
 
@@ -34,8 +33,6 @@ pub struct Template {
 pub(super) struct LastTemplate {
     shape: Option<Shape>,
     template: Template,
-    /// The file's id in hexadecimal.
-    file: Vec<u8>,
 }
 
 /// All that a record depends on, without time, file and path.
@@ -100,16 +97,10 @@ impl Template {
 
     /// Appends all that follows the event's id.
     pub(super) fn write(&self, out: &mut Vec<u8>, file: FileId, path: &Path) {
-        let mut digits = [0; FILE_DIGITS];
-        HEXLOWER.encode_mut(&file.0, &mut digits);
-        self.write_with(out, &digits, path);
-    }
-
-    fn write_with(&self, out: &mut Vec<u8>, file: &[u8], path: &Path) {
-        let start = out.len();
+        let (start, digits) = (out.len(), digits(file));
         out.extend_from_slice(&self.front);
         for at in &self.file_at {
-            out[start..][at.clone()].copy_from_slice(file);
+            out[start..][at.clone()].copy_from_slice(&digits);
         }
         push_path(out, path);
         out.extend_from_slice(&self.back);
@@ -121,15 +112,13 @@ impl LastTemplate {
     /// of this event otherwise. Whether it is an event for which there are templates.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, event: &Event<'_>) -> bool {
         let Some(target) = event.target.filter(|_| is_plain(event)) else { return false };
-        self.file.clear();
-        push_hex(&mut self.file, &target.file.0);
         let own = self.template.file_at.first().map(|at| &self.template.front[at.clone()]);
-        let fits = |shape: &Shape| shape.fits(event, &target, own, &self.file);
+        let fits = |shape: &Shape| shape.fits(event, &target, own);
         if !self.shape.as_ref().is_some_and(fits) {
             self.template = Template::of(event).unwrap_or_default();
             self.shape = Some(Shape::of(event, &target));
         }
-        self.template.write_with(out, &self.file, target.path);
+        self.template.write(out, target.file, target.path);
         true
     }
 }
@@ -150,19 +139,13 @@ impl Shape {
         }
     }
 
-    /// Whether the event has this shape, for a file with the id `file`; `own` is that of the
-    /// template's.
-    fn fits(
-        &self,
-        event: &Event<'_>,
-        target: &Target<'_>,
-        own: Option<&[u8]>,
-        file: &[u8],
-    ) -> bool {
+    /// Whether the event has this shape; `own` is the file's id in the template.
+    fn fits(&self, event: &Event<'_>, target: &Target<'_>, own: Option<&[u8]>) -> bool {
+        let file = digits(target.file);
         let same_context = self.context.len() == event.context.len()
             && self.context.iter().zip(event.context).all(|(own_pair, pair)| {
                 let is_file = Some(own_pair.1.as_bytes()) == own;
-                let expected = if is_file { file } else { own_pair.1.as_bytes() };
+                let expected = if is_file { &file } else { own_pair.1.as_bytes() };
                 own_pair.0 == pair.0 && pair.1.as_bytes() == expected
             });
         same_context
@@ -181,6 +164,12 @@ impl Shape {
 /// Whether nothing in it but its target is of this event alone.
 fn is_plain(event: &Event<'_>) -> bool {
     event.error.is_none() && event.parameters.is_empty()
+}
+
+fn digits(file: FileId) -> [u8; FILE_DIGITS] {
+    let mut digits = [0; FILE_DIGITS];
+    HEXLOWER.encode_mut(&file.0, &mut digits);
+    digits
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);

@@ -100,6 +100,13 @@ pub(super) struct Look {
     directory: Stamp,
 }
 
+impl Look {
+    /// Whether it still counts where the directory has this stamp.
+    fn stands(&self, directory: Stamp, now: Instant) -> bool {
+        self.directory == directory && now - self.at < LOOK_EVERY
+    }
+}
+
 impl CmkCache {
     /// An empty one.
     pub(super) fn new(keystore: Arc<Keystore>) -> Self {
@@ -127,8 +134,7 @@ impl CmkCache {
 
     /// Whether nothing has changed since. Costs one system call.
     pub(super) fn is_unchanged(&self, look: &Look, now: Instant) -> bool {
-        now - look.at < LOOK_EVERY
-            && self.keystore.own_stamp().is_ok_and(|directory| directory == look.directory)
+        self.keystore.own_stamp().is_ok_and(|directory| look.stands(directory, now))
     }
 
     /// The snapshot, if its file is still the same.
@@ -140,9 +146,7 @@ impl CmkCache {
         let directory = self.keystore.own_stamp()?;
         let now = Instant::now();
         let mut looked = held.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged =
-            looked.is_some_and(|look| look.directory == directory && now - look.at < LOOK_EVERY);
-        if unchanged {
+        if looked.is_some_and(|look| look.stands(directory, now)) {
             return Ok(Some(Arc::clone(&held.cmk)));
         }
         let same = self.keystore.stamp(&held.file)? == Some(stamp);

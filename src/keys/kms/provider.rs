@@ -189,14 +189,16 @@ impl KmsProvider {
         let grants = cmk.grants().iter().filter_map(Grant::constraints);
         let of_this_file = cmk.policy().looks_at(CONTEXT_FILE)
             || grants.map(Constraints::pairs).any(|pairs| pairs.contains_key(CONTEXT_FILE));
-        let record = match self.options.level {
-            AuditLevel::Opens => Template::of(&usage.event(&path_of(access), None)),
-            AuditLevel::Uses => None,
-        };
-        if of_this_file || (record.is_none() && self.options.level == AuditLevel::Opens) {
+        if of_this_file {
             return;
         }
-        let record = record.map(Arc::new);
+        let record = match self.options.level {
+            AuditLevel::Opens => match Template::of(&usage.event(&path_of(access), None)) {
+                Some(template) => Some(Arc::new(template)),
+                None => return,
+            },
+            AuditLevel::Uses => None,
+        };
         let cmk = Arc::clone(cmk);
         let shape = Shape::of(envelope, *binding, access);
         let identity = Arc::clone(identity);
