@@ -19,6 +19,8 @@ use crate::volume::describe;
 /// The ACL that a directory hands down.
 pub(super) const ACL_DEFAULT: &str = "system.posix_acl_default";
 const ACL_ACCESS: &str = "system.posix_acl_access";
+/// Where SELinux is at work the kernel answers for this one by itself.
+const SELINUX: &str = "security.selinux";
 const STATS: &str = "user.ssefs.stats";
 const OWN_PREFIX: &str = "user.ssefs.";
 
@@ -41,11 +43,17 @@ enum Owner {
 }
 
 impl FileSystem {
-    /// The value of an extended attribute; `ENODATA` if there is none.
+    /// The value of an extended attribute; `ENODATA` if there is none. A file without a label of
+    /// SELinux answers `EOPNOTSUPP`: `ls -l` then asks once, where it would ask for each file.
     pub fn xattr(&self, caller: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
         match self.owner(node, name)? {
             Owner::Backing if self.is_without(node, name) => refused(node, Errno::NODATA),
+            Owner::Backing if name == SELINUX => {
+                let label = self.reach(node)?.xattr(name).at(node);
+                label
+                    .map_err(|error| if error.is(Errno::NODATA) { unlabelled(node) } else { error })
+            }
             Owner::Backing => self.reach(node)?.xattr(name).at(node),
             Owner::Off => refused(node, Errno::OPNOTSUPP),
             Owner::Header(field) => self.header_field(node, &field),
@@ -170,6 +178,10 @@ impl FileSystem {
     }
 }
 
+fn unlabelled(node: NodeId) -> FsError {
+    FsError::Refused { node, errno: Errno::OPNOTSUPP }
+}
+
 /// Whether the caller's process is of a group, by its own group or a further one.
 fn is_in_group(caller: Caller, gid: u32) -> bool {
     if caller.gid == gid {
@@ -271,6 +283,21 @@ mod tests {
         assert_eq!((&report["nodes"], &report["open_files"]), (&2.into(), &0.into()));
         assert!(report["dek_cache"]["capacity"].as_u64().unwrap() > 0);
         assert!(fx.fs.xattr(ROOT_CALLER, file, os(STATS)).unwrap_err().is(Errno::NODATA));
+    }
+
+    #[test]
+    fn labels_of_selinux_are_kept_and_only_their_absence_is_told_apart() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"text");
+        let label = || fx.fs.xattr(ROOT_CALLER, file, os(SELINUX));
+        assert!(label().unwrap_err().is(Errno::OPNOTSUPP));
+        if fx.fs.set_xattr(ROOT_CALLER, file, os(SELINUX), b"a:b:c:s0\0", 0).is_err() {
+            println!("skipped: no labels on the scratch file system, or not for this user");
+            return;
+        }
+        assert_eq!(label().unwrap(), b"a:b:c:s0\0");
+        fx.fs.remove_xattr(ROOT_CALLER, file, os(SELINUX)).unwrap();
+        assert!(label().unwrap_err().is(Errno::OPNOTSUPP));
     }
 
     #[test]
