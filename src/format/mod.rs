@@ -12,6 +12,7 @@ mod error;
 mod geometry;
 mod header;
 mod ids;
+mod journal;
 mod prologue;
 mod state;
 
@@ -32,5 +33,9 @@ pub use header::{
     DATA_KEY_LABEL, Header, STATE_MAC_LABEL, first_entries, first_entries_mut, is_foreign,
 };
 pub use ids::{FileId, KeyId, VolumeId};
+pub use journal::{
+    JOURNAL_HEAD_LEN, JOURNAL_RECORD_LEN, JOURNAL_SLOT_LEN, JournalHead, JournalRecord,
+    epoch_of_journal, journal_name, slot_start,
+};
 pub use prologue::{FORMAT_VERSION, PROLOGUE_LEN, Prologue, Suite};
 pub use state::{SEALS_LIMIT, STATE_LEN, StateFlags, StateRecord};

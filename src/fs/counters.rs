@@ -120,7 +120,7 @@ counters! {
     reads,
     /// Writes.
     writes,
-    /// Flushes.
+    /// Flushes, which the kernel asks for once.
     flushes,
     /// Handles closed.
     releases,

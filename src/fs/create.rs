@@ -171,8 +171,7 @@ impl FileSystem {
         let key_id = if mode.writable { self.key_within(site.parent)? } else { None };
         let joined = self.open_inode(caller, node, purpose, key_id.as_ref())?;
         self.made_without_capability(joined.inode(), site.capabilities);
-        let silent_close = self.closes_silently(mode);
-        Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true, silent_close })
+        Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true })
     }
 
     /// Gives what was made its owner and shows it, or takes it away again.

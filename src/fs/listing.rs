@@ -23,7 +23,7 @@ impl FileSystem {
         let directory = self.directory(node)?;
         let stream = Mutex::new(self.tree.read_dir(&directory).at(node)?);
         let handle = self.listings.insert(DirectoryHandle { node, directory, stream });
-        Ok(Opened { handle, keep_cache: true, silent_close: true })
+        Ok(Opened { handle, keep_cache: true })
     }
 
     /// Gives names from the position `offset` on, 0 being the start, until the sink is full or

@@ -21,7 +21,6 @@ use crate::store::SyncScope;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{FileKind, OpenFlags, Stat};
 use crate::sys::fail_point;
-use crate::volume::Durability;
 
 /// What an open is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,30 +50,13 @@ impl FileSystem {
         if mode.truncate {
             self.truncate(caller, used.inode(), 0)?;
         }
-        let silent_close = self.closes_silently(mode);
-        Ok(Opened { handle: self.hold(caller, used, mode), keep_cache, silent_close })
+        Ok(Opened { handle: self.hold(caller, used, mode), keep_cache })
     }
 
-    /// Puts what is gathered into the backing file: whoever closes a file finds it complete
-    /// when the daemon dies.
-    pub fn flush(&self, handle: Handle) -> Result<(), FsError> {
+    /// Counts what the kernel asks for at a close. Nothing is to be done then: what a write has
+    /// brought outlives this process. The kernel does not ask again once it is told so.
+    pub fn count_flush(&self) {
         self.counters.count(|counts| &counts.flushes);
-        let file = self.file(handle)?;
-        match file.writable {
-            true => self.commit(file.inode()),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the end of a handle opened for `mode` has nothing to tell.
-    pub(super) fn closes_silently(&self, mode: OpenMode) -> bool {
-        !mode.writable || self.never_flushes()
-    }
-
-    /// Whether [`Self::flush`] has nothing to do, however long the mount lasts: then nothing is
-    /// ever gathered. A volume that is only read may be remounted.
-    pub fn never_flushes(&self) -> bool {
-        self.volume.durability() == Durability::Process
     }
 
     /// Closes a handle. With the last one that could write, the file's header is brought up to
@@ -99,16 +81,6 @@ impl FileSystem {
         // First, so that the sync finds nothing to do that would need its time put back.
         self.settle(inode)?;
         inode.file().sync(scope).map_err(|source| self.volume_error(inode.node(), source))
-    }
-
-    /// Writes what is gathered, if anything is.
-    pub(super) fn commit(&self, inode: &OpenInode) -> Result<(), FsError> {
-        if !inode.file().has_gathered() {
-            return Ok(());
-        }
-        inode.keep_time(|file| {
-            file.commit().map_err(|source| self.volume_error(inode.node(), source))
-        })
     }
 
     /// A handle on a file that was opened for `mode`.

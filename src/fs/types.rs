@@ -99,8 +99,6 @@ pub struct Opened {
     pub handle: Handle,
     /// Pages that the kernel has cached stay valid.
     pub keep_cache: bool,
-    /// Closing it has nothing to tell, so that the kernel need not ask.
-    pub silent_close: bool,
 }
 
 /// One name in a directory.

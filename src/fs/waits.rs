@@ -23,8 +23,8 @@ impl FileSystem {
         self.open_now(node).is_some_and(|inode| inode.is_being_changed())
     }
 
-    /// Whether a [`Self::flush`] has something to commit, which waits for a sync.
-    pub fn flush_may_wait(&self, handle: Handle) -> bool {
+    /// Whether a [`Self::release`] has something to commit, which waits for a sync.
+    pub fn release_may_wait(&self, handle: Handle) -> bool {
         self.file(handle).is_ok_and(|file| file.writable && file.inode().file().has_gathered())
     }
 }
@@ -35,19 +35,19 @@ mod tests {
     use super::NodeId;
 
     #[test]
-    fn a_flush_waits_when_durable_data_was_written_over() {
+    fn a_close_waits_when_durable_data_was_written_over() {
         let fx = Fixture::new();
         let file = fx.create(NodeId::ROOT, "file", b"first");
         let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
         fx.fs.sync(handle, false).unwrap();
-        assert!(!fx.fs.flush_may_wait(handle));
+        assert!(!fx.fs.release_may_wait(handle));
         fx.fs.write(handle, 0, b"other", false).unwrap();
-        assert!(fx.fs.flush_may_wait(handle));
-        fx.fs.flush(handle).unwrap();
-        assert!(!fx.fs.flush_may_wait(handle));
+        assert!(fx.fs.release_may_wait(handle));
+        fx.fs.sync(handle, false).unwrap();
+        assert!(!fx.fs.release_may_wait(handle));
         let reader = fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap().handle;
         fx.fs.write(handle, 0, b"third", false).unwrap();
-        assert!(!fx.fs.flush_may_wait(reader), "a reader has nothing to commit");
+        assert!(!fx.fs.release_may_wait(reader), "a reader has nothing to commit");
     }
 
     #[test]

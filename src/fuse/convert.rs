@@ -83,8 +83,6 @@ pub(super) fn file_type(mode: u32) -> FileType {
 pub(super) fn file_flags(opened: Opened) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    // With the writeback cache the kernel must flush its own, and ignores this.
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.silent_close);
     flags
 }
 

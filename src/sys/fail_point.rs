@@ -13,6 +13,7 @@ pub const NAMES: &[&str] = &[
     "volume.commit.after_entries",
     "volume.commit.after_flush",
     "volume.commit.after_blocks",
+    "volume.journal.after_keep",
     "volume.resize.after_announce",
     "volume.resize.after_reseal",
     "volume.resize.after_cut",

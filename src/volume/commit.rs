@@ -99,9 +99,15 @@ impl EncryptedFile {
 }
 
 impl Content {
-    /// Whether blocks wait for a commit.
+    /// Whether blocks wait for a commit. Of a file that may not be written those are what a
+    /// mount before this one has left in its journal.
     pub(super) fn has_gathered(&self) -> bool {
-        !self.gather.is_empty()
+        self.writable && !self.gather.is_empty()
+    }
+
+    /// Syncs what must not come back once there are holes where there was data.
+    pub(super) fn order_holes(&self) -> Result<(), VolumeError> {
+        self.volume.journal().map_or(Ok(()), |journal| Ok(journal.order_holes()?))
     }
 
     /// Whether a change of `blocks` must wait for a sync.
@@ -150,7 +156,7 @@ impl Content {
 
     /// The first step of a commit: entries and record. False if nothing waits.
     fn begin_commit(&mut self) -> Result<bool, VolumeError> {
-        if self.gather.is_empty() {
+        if !self.has_gathered() {
             return Ok(false);
         }
         // Where a sync has failed the entries may not be on the medium, whatever a later one

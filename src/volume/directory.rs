@@ -1,6 +1,6 @@
 //! The directory `.ssefs` at the root of a volume: descriptor, epoch record, lock.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::durability::Durability;
 use super::epochs::Epochs;
 use super::error::VolumeError;
-use super::mounted::Volume;
+use super::journal::Journal;
+use super::left_behind::LeftBehind;
+use super::mounted::{Aside, Volume};
 use crate::crypto::Secret;
 use crate::format::{DESCRIPTOR_NAME, Descriptor, EPOCHS_NAME, METADATA_DIR, PAGE_LEN};
 use crate::keys::Keyring;
@@ -160,8 +162,48 @@ impl VolumeDirectory {
                 log::debug!("the volume's lock does not name its holder: {error}");
             }
         }
-        let epochs = Epochs::begin(self, descriptor.volume_id, volume_key, read_only)?;
-        Ok(Arc::new(Volume::new(descriptor.volume_id, keyring, epochs, durability)))
+        let (id, directory) = (descriptor.volume_id, Arc::new(self));
+        let epochs = Epochs::begin(Arc::clone(&directory), id, volume_key, read_only)?;
+        let current = epochs.current();
+        let unclean = |epoch| !epochs.ended_cleanly(epoch) && (read_only || epoch != current);
+        let read = |directory| LeftBehind::read(directory, id, volume_key, read_only, unclean);
+        let left_behind = read(Arc::clone(&directory))?;
+        let journal = match durability {
+            Durability::Power if !read_only => {
+                Some(Journal::new(directory, id, current, volume_key))
+            }
+            // Nothing is ever gathered.
+            Durability::Power | Durability::Process => None,
+        };
+        let kept = Aside { journal, left_behind };
+        Ok(Arc::new(Volume::new(id, keyring, epochs, durability, kept)))
+    }
+
+    /// The names of its files.
+    pub(super) fn names(&self) -> io::Result<Vec<OsString>> {
+        let Metadata { tree, directory } = &self.metadata;
+        let (mut stream, mut names) = (tree.read_dir(directory)?, Vec::new());
+        while let Some(entry) = stream.next_entry()? {
+            names.push(entry.name.to_owned());
+        }
+        Ok(names)
+    }
+
+    /// Opens a file for reading.
+    pub(super) fn open(&self, name: &OsStr) -> io::Result<DiskFile> {
+        let Metadata { tree, directory } = &self.metadata;
+        Ok(tree.open_file(directory, name, OpenFlags::READ)?.into())
+    }
+
+    /// Makes a file that is not there yet.
+    pub(super) fn make(&self, name: &OsStr) -> io::Result<DiskFile> {
+        let Metadata { tree, directory } = &self.metadata;
+        Ok(tree.create_file(directory, name, OpenFlags::READ_WRITE, 0o600)?.into())
+    }
+
+    /// Removes a file.
+    pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        self.metadata.tree.unlink(&self.metadata.directory, name)
     }
 
     pub(super) fn read(&self, name: &OsStr) -> Result<Option<Vec<u8>>, VolumeError> {

@@ -3,7 +3,7 @@
 //! a clean file treated as one that a crash may have torn.
 
 use std::ffi::OsStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::directory::VolumeDirectory;
 use super::error::VolumeError;
@@ -12,7 +12,7 @@ use crate::format::{EPOCHS_NAME, EpochRecord, VolumeId};
 
 /// The epochs of a mounted volume.
 pub(super) struct Epochs {
-    directory: VolumeDirectory,
+    directory: Arc<VolumeDirectory>,
     volume: VolumeId,
     key: MacKey,
     current: u64,
@@ -30,7 +30,7 @@ impl Epochs {
 
     /// Begins the next epoch, unless the mount is read-only: that has none of its own.
     pub(super) fn begin(
-        directory: VolumeDirectory,
+        directory: Arc<VolumeDirectory>,
         volume: VolumeId,
         volume_key: &Secret,
         read_only: bool,

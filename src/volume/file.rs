@@ -59,7 +59,12 @@ impl EncryptedFile {
             return Err(VolumeError::OtherVolume { file: file_id, found: volume_id });
         }
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
-        Self::open_unlocked(content, backing_size, page, header, keys, state)
+        let file = Self::open_unlocked(content, backing_size, page, header, keys, state)?;
+        if writable && state.epoch != volume.epoch() {
+            file.commit_unkept()?;
+            volume.left_behind().forget(file_id, state.epoch);
+        }
+        Ok(file)
     }
 
     /// Opens a backing file whose header was authenticated.
@@ -86,6 +91,7 @@ impl EncryptedFile {
             content.durable = volume.durable_when_opened(file_id, state.epoch, content.size);
         } else {
             content.durable = Durable::new(volume.durability(), PlainSize(state.durable_size));
+            content.gather_left_behind()?;
             content.recover()?;
         }
         Ok(Self::of(content))
@@ -206,9 +212,9 @@ impl EncryptedFile {
                 continue;
             }
             content.write(offset, data, presealed.as_mut())?;
-            let full = content.gather.is_full();
+            let due = content.gather.is_full();
             drop(content);
-            return if full { self.commit() } else { Ok(()) };
+            return if due { self.commit() } else { Ok(()) };
         }
     }
 
@@ -242,22 +248,32 @@ impl EncryptedFile {
 
     /// Cuts or extends the file; what is added reads as zeros.
     pub fn set_size(&self, size: u64) -> Result<(), VolumeError> {
-        self.writing().set_size(PlainSize(size))
+        self.writing().set_size(PlainSize(size))?;
+        self.commit_unkept()
     }
 
     /// Reserves space; grows the file to cover the range unless `keep_size`.
     pub fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<(), VolumeError> {
-        self.writing().allocate(offset, len, keep_size)
+        self.writing().allocate(offset, len, keep_size)?;
+        self.commit_unkept()
     }
 
     /// Makes the range read as zeros and frees its space; the size stays.
     pub fn punch_hole(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
-        self.writing().punch_hole(offset, len)
+        self.writing().punch_hole(offset, len)?;
+        self.commit_unkept()
     }
 
     /// Makes the range read as zeros and reserves its space.
     pub fn zero_range(&self, offset: u64, len: u64, keep_size: bool) -> Result<(), VolumeError> {
-        self.writing().zero_range(offset, len, keep_size)
+        self.writing().zero_range(offset, len, keep_size)?;
+        self.commit_unkept()
+    }
+
+    /// Commits if that is due: what would not outlive the process is not acknowledged.
+    fn commit_unkept(&self) -> Result<(), VolumeError> {
+        let due = self.reading().gather.is_full();
+        if due { self.commit() } else { Ok(()) }
     }
 
     /// The first offset from `offset` on that may hold data; `None` if there is none.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::journal::Kept;
 use crate::format::{BLOCK_LEN, BlockIndex, Entry, Sealed};
 use crate::store::BackingFile;
 
@@ -18,6 +19,8 @@ pub(super) struct Gather {
     open: BTreeMap<BlockIndex, Gathered>,
     /// What a commit has begun with: their entries are written, they are not.
     committing: BTreeMap<BlockIndex, Gathered>,
+    /// Some of the blocks are in memory only.
+    unkept: bool,
     /// When the first block of `open` came.
     since: Option<Instant>,
     /// The bytes gathered by all files of the mount, this one included.
@@ -32,12 +35,20 @@ pub(super) struct Gathered {
     pub(super) sealed: Sealed,
     /// As long as the block.
     pub(super) cipher: Box<[u8]>,
+    /// Where it outlives the process.
+    pub(super) kept: Option<Kept>,
 }
 
 impl Gather {
     /// Without blocks; `total` counts the bytes of all files of a mount.
     pub(super) fn new(total: Arc<AtomicU64>) -> Self {
-        Self { open: BTreeMap::new(), committing: BTreeMap::new(), since: None, total }
+        Self {
+            open: BTreeMap::new(),
+            committing: BTreeMap::new(),
+            unkept: false,
+            since: None,
+            total,
+        }
     }
 
     /// Whether nothing waits.
@@ -72,10 +83,18 @@ impl Gather {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// Whether so much waits that a commit is due.
+    /// Blocks are added that could not be put into the journal.
+    pub(super) fn note_unkept(&mut self) {
+        self.unkept = true;
+    }
+
+    /// Whether a commit is due, before what was written last is acknowledged: so much waits, or
+    /// some of it would not outlive the process.
     pub(super) fn is_full(&self) -> bool {
         let own = self.open.len() as u64 * BLOCK_LEN;
-        own >= LARGEST_GROUP || own > 0 && self.total.load(Ordering::Relaxed) >= LARGEST_TOTAL
+        self.unkept
+            || own >= LARGEST_GROUP
+            || own > 0 && self.total.load(Ordering::Relaxed) >= LARGEST_TOTAL
     }
 
     /// Whether a block has waited for `age`.
@@ -122,13 +141,19 @@ impl Gather {
     /// The blocks that the commit began with are written.
     pub(super) fn end_commit(&mut self) {
         self.count_out(self.committing.len());
-        self.committing.clear();
+        for (_, gathered) in std::mem::take(&mut self.committing) {
+            if let Some(kept) = gathered.kept {
+                kept.end();
+            }
+        }
+        self.unkept &= !self.open.is_empty();
     }
 
     /// All blocks that wait, to be entered anew after what is on disk was looked at.
     pub(super) fn take_all(&mut self) -> BTreeMap<BlockIndex, Gathered> {
         self.abandon_commit();
         self.since = None;
+        self.unkept = false;
         self.count_out(self.open.len());
         std::mem::take(&mut self.open)
     }

@@ -22,6 +22,7 @@ impl Content {
             return Ok(());
         }
         self.commit_now()?;
+        self.order_holes()?;
         self.begin_change(2)?;
         self.barrier_now(&(PlainOffset(offset).block()..BlockIndex(end.div_ceil(BLOCK_LEN))))?;
         let first = BlockIndex(offset.div_ceil(BLOCK_LEN));

@@ -17,6 +17,8 @@ mod error;
 mod file;
 mod gather;
 mod holes;
+mod journal;
+mod left_behind;
 mod mounted;
 mod pages;
 mod presealed;

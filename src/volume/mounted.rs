@@ -8,6 +8,8 @@ use super::durability::{Durability, Durable};
 use super::epochs::Epochs;
 use super::error::VolumeError;
 use super::file::EncryptedFile;
+use super::journal::Journal;
+use super::left_behind::LeftBehind;
 use super::unsynced::Unsynced;
 use crate::format::{FileId, PlainSize, VolumeId};
 use crate::keys::{Access, Keyring};
@@ -26,6 +28,15 @@ pub struct Volume {
     unsynced: Unsynced,
     /// The bytes that all files have gathered.
     gathered: Arc<AtomicU64>,
+    aside: Aside,
+}
+
+/// Where gathered blocks outlive a process.
+pub(super) struct Aside {
+    /// Of this mount; `None` where nothing is gathered.
+    pub(super) journal: Option<Arc<Journal>>,
+    /// Of those before.
+    pub(super) left_behind: LeftBehind,
 }
 
 impl Volume {
@@ -34,6 +45,7 @@ impl Volume {
         keyring: Keyring,
         epochs: Epochs,
         durability: Durability,
+        aside: Aside,
     ) -> Self {
         Self {
             id,
@@ -44,6 +56,7 @@ impl Volume {
             durability,
             unsynced: Unsynced::default(),
             gathered: Arc::default(),
+            aside,
         }
     }
 
@@ -97,7 +110,9 @@ impl Volume {
     /// Takes all earlier epochs for clean. Only for who has opened, recovered and synced every
     /// file of the volume.
     pub fn forget_unclean_epochs(&self) -> Result<(), VolumeError> {
-        self.epochs.forget_unclean()
+        self.epochs.forget_unclean()?;
+        self.aside.left_behind.forget_all();
+        Ok(())
     }
 
     /// What is promised for the time after a power cut.
@@ -152,6 +167,16 @@ impl Volume {
         Arc::clone(&self.gathered)
     }
 
+    /// The journal of this mount.
+    pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
+        self.aside.journal.as_ref()
+    }
+
+    /// What earlier mounts have left in theirs.
+    pub(super) fn left_behind(&self) -> &LeftBehind {
+        &self.aside.left_behind
+    }
+
     /// Whether an earlier mount did not end cleanly.
     pub(super) fn has_crashed(&self) -> bool {
         self.epochs.any_other_unclean()
@@ -166,7 +191,11 @@ impl Volume {
             );
             return Ok(());
         }
-        self.epochs.end_cleanly()
+        self.epochs.end_cleanly()?;
+        if let Some(journal) = self.journal() {
+            journal.remove();
+        }
+        Ok(())
     }
 
     /// Whether everything written to `file` in `epoch` is known to be in place.

@@ -21,7 +21,10 @@ impl Content {
     pub(super) fn recover(&mut self) -> Result<(), VolumeError> {
         self.unsettled = true;
         if !self.writable {
-            return self.look_through();
+            let waiting = self.gather.take_all();
+            let looked = self.look_through(&waiting);
+            self.gather_again(waiting);
+            return looked;
         }
         // Where a sync has failed, what is read is not what is on the medium: nothing may build
         // on it until the file is opened anew.
@@ -79,9 +82,10 @@ impl Content {
         fail_point::hit("volume.recover.before_state");
         self.put_state(StateRecord { size, durable_size, epoch, flags, ..state })?;
         self.order_now()?;
-        self.durable.recovered(self.size);
+        let reaches = |end: PlainSize| self.size.min(end);
+        self.durable.recovered(found.waits_from.map_or(self.size, reaches));
         self.unsettled = false;
-        if found != Found::default() {
+        if found.reverted + found.lost > 0 {
             log::info!(
                 "file {file}: {} blocks put back to the generation on disk, {} lost",
                 found.reverted,
@@ -93,7 +97,7 @@ impl Content {
 
     /// Finds out how far a file reaches that may not be written: what would be cut off does not
     /// count.
-    fn look_through(&mut self) -> Result<(), VolumeError> {
+    fn look_through(&mut self, waiting: &Waiting) -> Result<(), VolumeError> {
         let state = self.sealing()?.state;
         let target = PlainSize(state.size);
         if state.flags.resizing && target < self.size && self.tail_has_length_for(target)? {
@@ -111,6 +115,9 @@ impl Content {
             let end = block.group_end().0.min(blocks_in(self.size));
             for block in (block.0..end).map(BlockIndex) {
                 let Ok(entry) = entry_in(&page, block) else { continue };
+                if waiting.contains_key(&block) {
+                    continue;
+                }
                 let found = self.standing(block, &entry, self.may_be_hole(block))?;
                 if let Some(size) = found.ends_file_at(block, floor) {
                     self.size = size;
@@ -195,6 +202,8 @@ impl Content {
                 found.reverted += 1;
             }
             if known.waiting.contains_key(&block) {
+                let ends = standing.ends_file_at(block, PlainSize(0));
+                found.waits_from = found.waits_from.or(ends);
                 continue;
             }
             found.cut_at = standing.ends_file_at(block, known.floor);
@@ -269,6 +278,8 @@ struct Found {
     lost: u64,
     new_holes: bool,
     cut_at: Option<PlainSize>,
+    /// From here on a block is longer in memory than on disk: what it ends is not durable yet.
+    waits_from: Option<PlainSize>,
 }
 
 /// What is known of a file before its blocks are looked at.

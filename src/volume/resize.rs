@@ -25,6 +25,7 @@ impl Content {
             return self.empty();
         }
         self.commit_now()?;
+        self.order_holes()?;
         if size == self.size {
             let backing_size = self.backing.size()?;
             return Ok(self.backing.set_size(backing_size)?);
@@ -172,11 +173,12 @@ impl Content {
             let announced = if tail_partial { size.0 } else { state.size };
             self.put_state(StateRecord { size: announced, flags, ..state })?;
         }
+        let is_there = self.sealing()?.on_disk;
         self.put_header()?;
         if tail_partial {
             let tail = BlockIndex(old_blocks - 1);
             let in_other_page = entry_place(tail).0 != PageIndex(0);
-            if tail >= self.durable.covered() && (self.durable.size().0 > 0 || in_other_page) {
+            if tail >= self.durable.covered() && (is_there || in_other_page) {
                 // What is written over in place must not come before its announcement. (Of a
                 // new file nothing is there without page 0, which brings both.)
                 self.order_now()?;

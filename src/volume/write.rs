@@ -112,6 +112,7 @@ impl Content {
             self.reseal_tail(BlockIndex(old_blocks - 1), BLOCK_LEN as usize)?;
         }
         if offset.block().0 > old_blocks {
+            self.order_holes()?;
             self.put_header()?;
             self.gaps.insert(old_blocks..offset.block().0);
         }
@@ -243,11 +244,12 @@ impl Content {
             let entry = base.succeeded_by(sealed);
             keys.digest.replace(&mut sum, block, &shown, &entry);
             set_entry_in(page, block, &entry);
-            gathered.push((block, Gathered { base, sealed, cipher }));
+            gathered.push((block, Gathered { base, sealed, cipher, kept: None }));
         }
         if let Some(size) = grown {
             self.backing.set_size(Self::cipher_end(size).0)?;
         }
+        self.keep_in_journal(&mut gathered);
         for (block, gathered) in gathered {
             self.gather.put(block, gathered);
         }
@@ -260,6 +262,21 @@ impl Content {
             sealing.pages.put_ahead(index, page);
         }
         Ok(())
+    }
+
+    /// Puts blocks that will be gathered where they outlive the process. Where that cannot be
+    /// they are committed before the change is acknowledged. So are those of a change of size:
+    /// after a power cut one of them would count without its announcement.
+    pub(super) fn keep_in_journal(&mut self, gathered: &mut [(BlockIndex, Gathered)]) {
+        let Some(journal) = self.volume.journal() else { return };
+        let file = self.file_id();
+        if self.sealing.as_ref().is_some_and(|sealing| sealing.state.flags.resizing) {
+            return self.gather.note_unkept();
+        }
+        if let Err(error) = journal.keep(file, gathered) {
+            log::debug!("file {file}: not put into the journal, committed at once: {error}");
+            self.gather.note_unkept();
+        }
     }
 
     /// Lets go of the blocks that wait for a commit: what is on disk counts, which is what they

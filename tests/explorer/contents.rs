@@ -216,6 +216,12 @@ fn a_lost_append_whose_group_is_sparse_is_cut_off() {
     insist_on("edge cut-aligned append-blocks sync-reopen");
 }
 
+/// Page 0 was there from an earlier write, so the growth could come without its announcement.
+#[test]
+fn a_growth_of_a_file_that_was_never_synced_is_there_or_not() {
+    insist_on("new grow-far append-blocks allocate");
+}
+
 #[test]
 fn a_cut_waits_for_the_end_of_one_that_was_announced() {
     insist_on("edge cut-inside cut-aligned");

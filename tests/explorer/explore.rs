@@ -17,6 +17,7 @@ use ssefs::volume::{Durability, Severity};
 
 use super::checker;
 use super::harness::TestVolume;
+use super::journal::JournalLog;
 use super::model::{Allowed, Found, Promise};
 use super::play::{Played, close, look, play};
 use super::sequences::Sequence;
@@ -96,6 +97,8 @@ impl fmt::Display for Tally {
 /// What a crash has left, and what is promised of it.
 struct State<'a> {
     content: MemoryFile,
+    /// The journals of the mounts that crashed, each with its epoch.
+    journals: Vec<(u64, Vec<u8>)>,
     allowed: Allowed<'a>,
     crash: String,
     has_torn_header: bool,
@@ -119,7 +122,13 @@ impl Exploration<'_> {
         let played = play(&mut volume, self.sequence, self.dropped);
         let states = self.states(&played, random);
         let mut tally = Tally { sequences: 1, states: states.len() as u64, ..Tally::default() };
-        let mut findings = self.check(&mut volume, &states, &mut tally);
+        let (with_journal, without): (Vec<&State<'_>>, Vec<_>) =
+            states.iter().partition(|state| !state.journals.is_empty());
+        let mut findings = self.check(&mut volume, &without, &mut tally);
+        for state in with_journal {
+            // Each in a mount of its own: what one file was left is not left any more then.
+            findings.extend(self.check(&mut volume, &[state], &mut tally));
+        }
         let seconds = self.crash_again(&mut volume, &states, &mut tally, random);
         findings.extend(self.check_second(&mut volume, &seconds));
         (tally, findings)
@@ -148,39 +157,52 @@ impl Exploration<'_> {
         let mut states = Vec::new();
         let least = match (self.death, self.durability) {
             (Death::OfPower, _) => Promise::Synced,
-            (Death::OfProcess, Durability::Power) => Promise::Closed,
-            (Death::OfProcess, Durability::Process) => Promise::Answered,
+            (Death::OfProcess, _) => Promise::Answered,
         };
         for (number, segment) in played.segments.iter().enumerate() {
             for (fates, end) in self.crashes_of(segment, self.limits.crashes, random) {
                 let content = segment.content(&fates);
-                let is_new = seen.insert((number, fingerprint(&content)));
+                let journal = self.left_of(&played.journal, end, random);
+                let is_new = seen.insert((number, fingerprint(&content), journal.clone()));
+                let journals = journal.map(|bytes| (played.epoch, bytes)).into_iter().collect();
                 if self.death == Death::OfProcess || is_new {
                     let allowed = played.history.allowed(end, least);
                     let crash = describe(number, segment, &fates);
                     let has_torn_header = tears_header(segment, &fates);
-                    states.push(State { content, allowed, crash, has_torn_header });
+                    states.push(State { content, journals, allowed, crash, has_torn_header });
                 }
             }
         }
         states
     }
 
+    /// What a crash may leave of a journal.
+    fn left_of(&self, log: &JournalLog, end: usize, random: &mut Random) -> Option<Vec<u8>> {
+        match self.death {
+            Death::OfProcess => log.at_death(end),
+            Death::OfPower if random.one_in(JOURNALS_IN) => log.after_cut(end, random),
+            Death::OfPower => None,
+        }
+    }
+
     fn check(
         &self,
         volume: &mut TestVolume,
-        states: &[State<'_>],
+        states: &[&State<'_>],
         tally: &mut Tally,
     ) -> Vec<Finding> {
+        let Some(first) = states.first() else { return Vec::new() };
         let mut findings = Vec::new();
         let mut found_wrong = |state: &State<'_>, when: &str, what: String| {
             findings.push(self.finding(state, format!("{when}: {what}")));
         };
+        volume.leave_journals(&first.journals);
         volume.crash_and_look();
         let looked =
-            |state: &State<'_>| (read_only(volume, state), checker::ask(volume, &state.content));
+            |state: &&State<'_>| (read_only(volume, state), checker::ask(volume, &state.content));
         let looked: Vec<_> = states.iter().map(looked).collect();
 
+        volume.leave_journals(&first.journals);
         volume.crash();
         let mut recovered = Vec::new();
         for (state, (shown, checked)) in states.iter().zip(looked) {
@@ -229,20 +251,26 @@ impl Exploration<'_> {
         random: &mut Random,
     ) -> Vec<State<'a>> {
         let mut seconds = Vec::new();
-        volume.crash();
         for state in states {
             if !random.one_in(self.limits.second_in) {
                 continue;
             }
+            volume.leave_journals(&state.journals);
+            volume.crash();
             let backing = Arc::new(RecordedFile::over(&state.content));
-            if recover(volume, &backing).is_err() {
+            let (recovered, journal) = JournalLog::of(&backing, || recover(volume, &backing));
+            if recovered.is_err() {
                 continue;
             }
+            let epoch = volume.volume().epoch();
             tally.recoveries += 1;
             for (number, segment) in backing.segments().iter().enumerate() {
-                for (fates, _) in self.crashes_of(segment, self.limits.second_crashes, random) {
+                for (fates, end) in self.crashes_of(segment, self.limits.second_crashes, random) {
+                    let left = self.left_of(&journal, end, random);
+                    let journals = state.journals.iter().cloned();
                     seconds.push(State {
                         content: segment.content(&fates),
+                        journals: journals.chain(left.map(|bytes| (epoch, bytes))).collect(),
                         allowed: state.allowed,
                         crash: format!(
                             "{}\n    then in its recovery, {}",
@@ -259,8 +287,13 @@ impl Exploration<'_> {
     }
 
     fn check_second(&self, volume: &mut TestVolume, states: &[State<'_>]) -> Vec<Finding> {
+        volume.leave_journals(&[]);
         volume.crash();
         let wrong = |state: &State<'_>| {
+            if !state.journals.is_empty() {
+                volume.leave_journals(&state.journals);
+                volume.crash();
+            }
             let found = recover(volume, &Arc::new(state.content.snapshot()));
             let what = judge(state, &found).err()?;
             Some(self.finding(state, format!("recovered again: {what}")))
@@ -327,6 +360,9 @@ fn describe(number: usize, segment: &Segment, fates: &[Fate]) -> String {
         changes.map(|(change, fate)| format!("{}{}", name(change), text(&[*fate]))).collect();
     format!("after sync {number}: {}", changes.join(" "))
 }
+
+/// One power cut in so many leaves something of the journal: each such state takes some mounts.
+const JOURNALS_IN: usize = 8;
 
 fn fingerprint(file: &MemoryFile) -> u64 {
     let mut bytes = vec![0; file.size().unwrap() as usize];

@@ -7,6 +7,7 @@ mod contents;
 mod explore;
 #[path = "../volume/harness.rs"]
 mod harness;
+mod journal;
 mod model;
 mod mutation;
 #[cfg(debug_assertions)]

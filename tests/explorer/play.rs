@@ -8,12 +8,16 @@ use ssefs::store::recorder::{DroppedSyncs, RecordedFile, Segment};
 use ssefs::volume::EncryptedFile;
 
 use super::harness::{TestVolume, pattern};
+use super::journal::JournalLog;
 use super::model::{Found, History, Promise, Version};
 use super::sequences::{Sequence, Start, Then};
 
 /// A sequence that was run.
 pub struct Played {
+    /// The epoch of the mount.
+    pub epoch: u64,
     pub segments: Vec<Segment>,
+    pub journal: JournalLog,
     pub history: History,
 }
 
@@ -23,7 +27,20 @@ pub fn play(volume: &mut TestVolume, sequence: &Sequence, dropped: DroppedSyncs)
     let before = prepare(volume, sequence.start, &base);
     let backing = Arc::new(RecordedFile::over(&base));
     backing.drop_syncs(dropped);
-    let mut file = volume.open(&backing).unwrap();
+    let run = || run(volume, sequence, &backing, before);
+    // Only the crash ends what the process does with the file.
+    let ((history, file), journal) = JournalLog::of(&backing, run);
+    drop(file);
+    Played { epoch: volume.volume().epoch(), segments: backing.segments(), journal, history }
+}
+
+fn run(
+    volume: &TestVolume,
+    sequence: &Sequence,
+    backing: &Arc<RecordedFile>,
+    before: Vec<u8>,
+) -> (History, EncryptedFile) {
+    let mut file = volume.open(backing).unwrap();
     let now = look(&file);
     let mut history = History::new(before, now.envelope.clone());
     let mut content = now.content().expect("what was there before is there");
@@ -50,10 +67,10 @@ pub fn play(volume: &mut TestVolume, sequence: &Sequence, dropped: DroppedSyncs)
             close(&file);
             drop(file);
             history.promise(Promise::Closed, backing.position());
-            file = volume.open(&backing).unwrap();
+            file = volume.open(backing).unwrap();
         }
     }
-    Played { segments: backing.segments(), history }
+    (history, file)
 }
 
 /// What the last handle that could write does when it is closed.
@@ -95,6 +112,7 @@ fn prepare(volume: &mut TestVolume, start: Start, base: &Arc<MemoryFile>) -> Vec
     if start == Start::Recovered {
         file.write(5000, &pattern(9, 6000)).unwrap();
         drop(file);
+        volume.leave_journals(&[]);
         volume.crash();
     } else {
         close(&file);

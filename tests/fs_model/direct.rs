@@ -123,7 +123,6 @@ impl Direct {
     }
 
     fn close(&self, held: Held) -> Answer<()> {
-        self.fs().flush(held.handle).map_err(errno)?;
         self.fs().release(held.handle).map_err(errno)?;
         held.nodes.iter().for_each(|node| self.fs().forget(*node, 1));
         Ok(())

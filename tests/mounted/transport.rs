@@ -38,11 +38,11 @@ fn what_is_asked_for_comes_about_and_stats_tell() {
     }
 }
 
-/// Where nothing is gathered in memory, closing a file has nothing to wait for.
+/// What was written outlives the daemon already: closing a file has nothing to ask for.
 #[test]
-fn closing_asks_only_where_there_is_something_to_flush() {
+fn closing_asks_for_nothing() {
     let Some(bench) = Bench::new() else { return };
-    for (durability, expected) in [("power", 8..=u64::MAX), ("process", 0..=1)] {
+    for durability in ["power", "process"] {
         bench.mount(&["-o", &format!("durability={durability}")]);
         for number in 0..8 {
             let path = bench.file(format!("{durability}-{number}"));
@@ -52,7 +52,7 @@ fn closing_asks_only_where_there_is_something_to_flush() {
         let stats = succeed(bench.ssefs(&["stats", "--json"]).arg(bench.mnt())).stdout;
         let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
         let flushes = stats["operations"]["flushes"].as_u64().unwrap();
-        assert!(expected.contains(&flushes), "{durability}: {flushes}");
+        assert!(flushes <= 1, "{durability}: {flushes}");
         bench.unmount();
     }
 }

@@ -11,6 +11,7 @@ use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::Durability;
 
 use super::harness::{TestVolume, pattern};
+use super::journal::die_with;
 use super::model::{Step, content, step};
 
 const EIO: i32 = 5;
@@ -30,18 +31,15 @@ fn die_in(before: &[Step], settled: bool, last: &Step, nth: u64, bytes: u64) -> 
     for step in before {
         step.apply(&file).unwrap();
     }
-    match settled {
-        true => file.settle().unwrap(),
-        // What waits for a commit is in no file yet: as after a write that the kernel holds.
-        false => file.commit().unwrap(),
+    if settled {
+        file.settle().unwrap();
     }
     plan.take_calls();
     plan.add(Fault::at(nth, EIO).of_modifications().after_bytes(bytes).then_dead());
     let _ = last.apply(&file);
     let died = plan.has_struck();
-    drop(file);
     plan.heal();
-    volume.crash();
+    die_with(&mut volume, file);
     let file = volume.open_read_only(&backing).unwrap();
     content(&file).unwrap_or_else(|error| {
         panic!("{error} read-only after {before:?}, dead in {last:?}, call {nth}, byte {bytes}")

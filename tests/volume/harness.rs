@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ssefs::crypto::{AeadKey, Secret, random_array};
 use ssefs::format::{
-    Descriptor, Envelope, FORMAT_VERSION, FileId, KeyId, KeySlot, Mode, VolumeId, WrapAlgorithm,
+    Descriptor, Envelope, FORMAT_VERSION, FileId, KeyId, KeySlot, METADATA_DIR, Mode, VolumeId,
+    WrapAlgorithm, epoch_of_journal, journal_name,
 };
 use ssefs::keys::{Access, Binding, DekCache, KeyError, KeyProvider, Keyring};
 use ssefs::store::BackingFile;
@@ -50,14 +51,49 @@ impl TestVolume {
 
     /// Forgets the mount as a killed process does, and mounts again.
     pub fn crash(&mut self) {
-        self.volume = None;
-        self.mount(false);
+        self.try_crash().unwrap();
     }
 
-    /// The same, and mounts for reading only: nothing is recovered, no epoch begun.
+    /// The same where the volume may be refused.
+    pub fn try_crash(&mut self) -> Result<(), VolumeError> {
+        self.volume = None;
+        self.volume = Some(self.try_mount(false)?);
+        Ok(())
+    }
+
+    /// As [`Self::crash`], but mounts for reading only: nothing is recovered, no epoch begun.
     pub fn crash_and_look(&mut self) {
         self.volume = None;
         self.mount(true);
+    }
+
+    /// The journals of this mount and of earlier ones, each with its epoch.
+    pub fn journals(&self) -> Vec<(u64, Vec<u8>)> {
+        let entries = std::fs::read_dir(self.metadata()).unwrap().map(Result::unwrap);
+        let mut journals: Vec<_> = entries
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .filter_map(|entry| {
+                let epoch = epoch_of_journal(entry.file_name().to_str().unwrap())?;
+                Some((epoch, std::fs::read(entry.path()).unwrap()))
+            })
+            .collect();
+        journals.sort();
+        journals
+    }
+
+    /// The journals are these from now on.
+    pub fn leave_journals(&self, journals: &[(u64, Vec<u8>)]) {
+        for (epoch, _) in self.journals() {
+            std::fs::remove_file(self.metadata().join(journal_name(epoch))).unwrap();
+        }
+        for (epoch, bytes) in journals {
+            std::fs::write(self.metadata().join(journal_name(*epoch)), bytes).unwrap();
+        }
+    }
+
+    /// The directory of the volume's own files.
+    pub fn metadata(&self) -> PathBuf {
+        self.directory.path().join(METADATA_DIR)
     }
 
     /// Opens a file for writing.
@@ -85,6 +121,10 @@ impl TestVolume {
     }
 
     fn mount(&mut self, read_only: bool) {
+        self.volume = Some(self.try_mount(read_only).unwrap());
+    }
+
+    fn try_mount(&self, read_only: bool) -> Result<Arc<Volume>, VolumeError> {
         let tree = Arc::new(DiskTree::open(self.directory.path()).unwrap());
         let directory = VolumeDirectory::claim(tree, "a test").unwrap();
         let cache = DekCache::new(16, Duration::from_secs(60));
@@ -112,7 +152,7 @@ impl TestVolume {
             }
         };
         let volume_use = VolumeUse { read_only, durability: self.durability };
-        self.volume = Some(directory.start(&descriptor, &volume_key, keyring, volume_use).unwrap());
+        directory.start(&descriptor, &volume_key, keyring, volume_use)
     }
 }
 

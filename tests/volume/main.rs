@@ -5,6 +5,7 @@ mod crash;
 mod every_fault;
 mod faults;
 mod harness;
+mod journal;
 mod model;
 mod oracle;
 mod power;

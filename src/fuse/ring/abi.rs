@@ -164,8 +164,6 @@ structures! {
     }
     /// `fuse_release_in`
     ReleaseIn, 24 { handle: u64, flags: u32, release_flags: u32, lock_owner: u64 }
-    /// `fuse_flush_in`
-    FlushIn, 24 { handle: u64, unused: u32, padding: u32, lock_owner: u64 }
     /// `fuse_fsync_in`
     FsyncIn, 16 { handle: u64, flags: u32, padding: u32 }
     /// `fuse_setxattr_in`, in the short form that is sent when `SETXATTR_EXT` was not agreed on

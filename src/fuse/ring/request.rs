@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::abi::{
-    CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, GETATTR_HANDLE, GetattrIn,
-    GetxattrIn, InHeader, LinkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In,
-    RenameIn, SetattrIn, SetxattrIn, Wire, WriteIn, opcode,
+    CopyFileRangeIn, CreateIn, FallocateIn, FsyncIn, GETATTR_HANDLE, GetattrIn, GetxattrIn,
+    InHeader, LinkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn,
+    SetattrIn, SetxattrIn, Wire, WriteIn, opcode,
 };
 use crate::fs::{Handle, NodeId};
 use crate::keys::Caller;
@@ -32,7 +32,7 @@ pub(super) enum Operation<'a> {
     Write { place: WriteIn, data: &'a [u8] },
     Statfs,
     Release { handle: Handle },
-    Flush { handle: Handle },
+    Flush,
     Fsync(FsyncIn),
     Opendir,
     Readdir { place: ReadIn, with_attributes: bool },
@@ -89,7 +89,7 @@ impl<'a> Operation<'a> {
             }
             opcode::STATFS => Self::Statfs,
             opcode::RELEASE => Self::Release { handle: released(structure)? },
-            opcode::FLUSH => Self::Flush { handle: Handle(FlushIn::read(structure)?.handle) },
+            opcode::FLUSH => Self::Flush,
             opcode::FSYNC => Self::Fsync(Wire::read(structure)?),
             opcode::OPENDIR => Self::Opendir,
             opcode::READDIR => {
@@ -138,7 +138,7 @@ impl<'a> Operation<'a> {
             Self::Write { .. } => "write",
             Self::Statfs => "statfs",
             Self::Release { .. } => "release",
-            Self::Flush { .. } => "flush",
+            Self::Flush => "flush",
             Self::Fsync(_) => "fsync",
             Self::Opendir => "opendir",
             Self::Readdir { .. } => "readdir",
@@ -185,7 +185,6 @@ pub(super) fn structure_bytes(opcode: u32) -> usize {
         opcode::READ | opcode::READDIR | opcode::READDIRPLUS => ReadIn::BYTES,
         opcode::WRITE => WriteIn::BYTES,
         opcode::RELEASE | opcode::RELEASEDIR => ReleaseIn::BYTES,
-        opcode::FLUSH => FlushIn::BYTES,
         opcode::FSYNC | opcode::FSYNCDIR => FsyncIn::BYTES,
         opcode::SETXATTR => SetxattrIn::BYTES,
         opcode::GETXATTR | opcode::LISTXATTR => GetxattrIn::BYTES,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::convert::{COPY_MAX, directory_flags, file_flags};
 use super::super::guard::guarded;
 use super::abi::{
-    CreateIn, FSYNC_DATA_ONLY, FlushIn, InHeader, LseekIn, SetattrIn, WRITE_KILL_SET_IDS, Wire,
+    CreateIn, FSYNC_DATA_ONLY, InHeader, LseekIn, ReleaseIn, SetattrIn, WRITE_KILL_SET_IDS, Wire,
     opcode, valid,
 };
 use super::device::Device;
@@ -56,10 +56,11 @@ impl Service {
                 let cuts = asked.is_some_and(|asked| asked.valid & valid::SIZE != 0);
                 (cuts && self.fs.change_may_wait()) || self.fs.is_being_changed(node)
             }
-            opcode::WRITE | opcode::RELEASE => self.fs.is_being_changed(node),
-            opcode::FLUSH => {
-                let asked = FlushIn::read(structure);
-                asked.is_some_and(|asked| self.fs.flush_may_wait(Handle(asked.handle)))
+            opcode::WRITE => self.fs.is_being_changed(node),
+            opcode::RELEASE => {
+                let asked = ReleaseIn::read(structure);
+                self.fs.is_being_changed(node)
+                    || asked.is_some_and(|asked| self.fs.release_may_wait(Handle(asked.handle)))
             }
             _ => false,
         };
@@ -170,8 +171,10 @@ impl Service {
                 Answer::Size(place.size)
             }
             Operation::Release { handle } => done(fs.release(handle))?,
-            Operation::Flush { .. } if fs.never_flushes() => Answer::Refused(libc::ENOSYS),
-            Operation::Flush { handle } => done(fs.flush(handle))?,
+            Operation::Flush => {
+                fs.count_flush();
+                Answer::Refused(libc::ENOSYS)
+            }
             Operation::Fsync(ref asked) => {
                 done(fs.sync(Handle(asked.handle), asked.flags & FSYNC_DATA_ONLY != 0))?
             }

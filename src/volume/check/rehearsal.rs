@@ -7,8 +7,8 @@ use super::overlay::Overlay;
 use super::{FileReport, Problem, Subject};
 use crate::crypto::Secret;
 use crate::format::{
-    BlockIndex, CipherOffset, Entry, Header, PAGE_LEN, PageIndex, PlainSize, blocks_in,
-    cipher_size, entry_place, plain_size,
+    BlockIndex, CipherOffset, Entry, FormatError, Header, PAGE_LEN, PageIndex, PlainSize, Sealed,
+    blocks_in, cipher_size, entry_place, plain_size,
 };
 use crate::store::BackingFile;
 use crate::volume::content::{Content, FileKeys};
@@ -32,7 +32,7 @@ pub(super) fn recovered(
     let (page, state) = (subject.first.clone(), subject.state);
     let (size, keys) = (subject.backing_size, subject.keys);
     match EncryptedFile::open_unlocked(content, size, page, header, keys, state) {
-        Ok(_) => {}
+        Ok(file) => file.commit()?,
         Err(VolumeError::Backing(error)) if error.kind() == std::io::ErrorKind::OutOfMemory => {
             report.findings.add(Problem::TooMuch, "too much of it is to be recovered to try that");
             return Ok(None);
@@ -83,6 +83,9 @@ fn tell_switched(
             continue;
         }
         let detail = match is {
+            Ok(Entry::Stored(now)) if !holds(was, &now.current) => {
+                "its data is in the journal: it will be put in its place"
+            }
             Ok(Entry::Hole) => "its data was not written: it will be a hole",
             _ => "its data was not written: the one before counts",
         };
@@ -90,6 +93,12 @@ fn tell_switched(
         report.findings.add_blocks_with(Problem::SpareGeneration, blocks, detail);
     }
     Ok(())
+}
+
+/// Whether an entry has this generation.
+fn holds(entry: Result<Entry, FormatError>, sealed: &Sealed) -> bool {
+    let Ok(Entry::Stored(marked)) = entry else { return false };
+    marked.current == *sealed || marked.previous.as_ref() == Some(sealed)
 }
 
 /// The first block whose entry lies in the page; `None` for a page of data.

@@ -87,7 +87,6 @@ impl Mounted {
     }
 
     pub fn close(&self, handle: Handle) {
-        self.fs.flush(handle).unwrap();
         self.fs.release(handle).unwrap();
     }
 

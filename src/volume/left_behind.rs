@@ -1,0 +1,258 @@
+//! What mounts that did not end left in their journals: blocks that were gathered and are not in
+//! their files yet. Each file gets its own back when it is recovered.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::content::{Content, block_aad};
+use super::directory::VolumeDirectory;
+use super::error::VolumeError;
+use super::gather::Gathered;
+use super::pages::entry_in;
+use crate::crypto::Secret;
+use crate::format::{
+    BLOCK_LEN, BlockIndex, Entry, FileId, FormatError, JOURNAL_HEAD_LEN, JOURNAL_RECORD_LEN,
+    JOURNAL_SLOT_LEN, JournalHead, JournalRecord, PlainSize, VolumeId, blocks_in, epoch_of_journal,
+    journal_name, slot_start, stored_len,
+};
+use crate::store::BackingFile;
+use crate::store::disk::DiskFile;
+
+/// The journals of earlier epochs.
+pub(super) struct LeftBehind {
+    directory: Arc<VolumeDirectory>,
+    read_only: bool,
+    journals: Mutex<Vec<LeftJournal>>,
+}
+
+struct LeftJournal {
+    name: OsString,
+    epoch: u64,
+    disk: Arc<DiskFile>,
+    /// Of each file the newest record of each block.
+    files: HashMap<FileId, Blocks>,
+}
+
+type Blocks = BTreeMap<BlockIndex, (JournalRecord, u32)>;
+
+impl LeftBehind {
+    /// Reads the journals of the epochs of which `unclean` says that they did not end. Others,
+    /// and what is no journal, are removed unless `read_only`.
+    pub(super) fn read(
+        directory: Arc<VolumeDirectory>,
+        volume: VolumeId,
+        volume_key: &Secret,
+        read_only: bool,
+        unclean: impl Fn(u64) -> bool,
+    ) -> Result<Self, VolumeError> {
+        let mut journals = Vec::new();
+        for name in directory.names()? {
+            let Some(epoch) = name.to_str().and_then(epoch_of_journal) else { continue };
+            let disk = match directory.open(&name) {
+                Ok(disk) => Arc::new(disk),
+                Err(error) if is_no_file(&error) => {
+                    log::warn!(".ssefs/{} is no journal, it is not a file", name.display());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let files = match unclean(epoch) {
+                true => read_journal(&disk, volume, epoch, volume_key)?,
+                false => HashMap::new(),
+            };
+            let left = LeftJournal { name, epoch, disk, files };
+            match left.files.is_empty() {
+                true => remove(&directory, &left, read_only),
+                false => {
+                    let (blocks, files) =
+                        (left.files.values().map(BTreeMap::len).sum::<usize>(), left.files.len());
+                    log::info!(
+                        "the mount of epoch {epoch} did not end: {blocks} blocks of {files} files \
+                         are in its journal"
+                    );
+                    journals.push(left);
+                }
+            }
+        }
+        Ok(Self { directory, read_only, journals: Mutex::new(journals) })
+    }
+
+    /// The records of a file that was last written in `epoch`, and where their blocks are.
+    fn find(&self, file: FileId, epoch: u64) -> Option<(Arc<DiskFile>, Blocks)> {
+        let journals = self.lock();
+        let journal = journals.iter().find(|journal| journal.epoch == epoch)?;
+        Some((Arc::clone(&journal.disk), journal.files.get(&file)?.clone()))
+    }
+
+    /// The file has what was left of it: it was recovered, and names another epoch now.
+    pub(super) fn forget(&self, file: FileId, epoch: u64) {
+        self.forget_where(|journal| {
+            if journal.epoch == epoch {
+                journal.files.remove(&file);
+            }
+        });
+    }
+
+    /// Every file was recovered.
+    pub(super) fn forget_all(&self) {
+        self.forget_where(|journal| journal.files.clear());
+    }
+
+    fn forget_where(&self, change: impl Fn(&mut LeftJournal)) {
+        let mut journals = self.lock();
+        journals.retain_mut(|journal| {
+            change(journal);
+            if journal.files.is_empty() {
+                remove(&self.directory, journal, self.read_only);
+            }
+            !journal.files.is_empty()
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<LeftJournal>> {
+        self.journals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Content {
+    /// Gathers what an earlier mount had gathered of this file and not put into it, as far as it
+    /// still is what comes next: the entry that a record asks for is there, its block opens.
+    pub(super) fn gather_left_behind(&mut self) -> Result<(), VolumeError> {
+        let file = self.file_id();
+        let Some((disk, blocks)) =
+            self.volume.left_behind().find(file, self.sealing()?.state.epoch)
+        else {
+            return Ok(());
+        };
+        let mut taken = Vec::new();
+        for (block, (record, slot)) in blocks {
+            let Some(base) = self.base_of(&record)? else { continue };
+            let mut cipher = vec![0; usize::from(record.sealed.len)].into_boxed_slice();
+            let read = disk.read_at(&mut cipher, slot_start(slot) + JOURNAL_RECORD_LEN as u64)?;
+            if read == cipher.len() && self.opens(&record, &cipher)? {
+                self.end_at(&record);
+                taken.push((block, Gathered { base, sealed: record.sealed, cipher, kept: None }));
+            }
+        }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        log::info!("file {file}: {} blocks that were written last are in the journal", taken.len());
+        if self.writable {
+            self.keep_in_journal(&mut taken);
+        }
+        for (block, gathered) in taken {
+            self.gather.put(block, gathered);
+        }
+        Ok(())
+    }
+
+    /// The entry of what the file holds where a record's block goes, if that is what the record
+    /// asks for.
+    fn base_of(&self, record: &JournalRecord) -> Result<Option<Entry>, VolumeError> {
+        let (block, state) = (record.block, self.sealing()?.state);
+        let len = usize::from(record.sealed.len);
+        if block.0 >= blocks_in(self.size) || len > stored_len(block, self.size) {
+            return Ok(None);
+        }
+        // A change of size announces itself when nothing waits, and then seals the last block
+        // anew: that is for whoever finishes it.
+        let changing = PlainSize(state.size).min(self.size);
+        if state.flags.resizing && block.0 + 1 >= blocks_in(changing) {
+            return Ok(None);
+        }
+        // It ends the file, which was to grow further. What was synced is never cut off.
+        let ends_at = block.plain_start().0 + len as u64;
+        if len < stored_len(block, self.size) && ends_at < self.durable.size().0 {
+            return Ok(None);
+        }
+        let Ok(entry) = entry_in(&*self.entry_page_uncached(block)?, block) else {
+            return Ok(None);
+        };
+        let hole_allowed = self.may_be_hole(block) || block.plain_start().0 >= state.size;
+        let Some(found) = self.entry_that_opens(block, &entry, hole_allowed)? else {
+            return Ok(None);
+        };
+        Ok(Some(found).filter(|found| match (found, &record.base) {
+            (Entry::Hole, Entry::Hole) => true,
+            (Entry::Stored(found), Entry::Stored(base)) => found.current == base.current,
+            _ => false,
+        }))
+    }
+
+    fn opens(&self, record: &JournalRecord, cipher: &[u8]) -> Result<bool, VolumeError> {
+        let keys = self.sealing()?.keys()?;
+        let mut plain = [0; BLOCK_LEN as usize];
+        let plain = &mut plain[..cipher.len()];
+        let JournalRecord { block, sealed, .. } = record;
+        Ok(keys.data.open(&sealed.nonce, &block_aad(*block), cipher, &sealed.tag, plain).is_ok())
+    }
+
+    /// The file ends with this block where the block is shorter than its place asks for.
+    fn end_at(&mut self, record: &JournalRecord) {
+        if usize::from(record.sealed.len) < stored_len(record.block, self.size) {
+            let end = record.block.plain_start().0 + u64::from(record.sealed.len);
+            self.size = PlainSize(end);
+        }
+    }
+}
+
+fn is_no_file(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [Errno::INVAL, Errno::ISDIR, Errno::LOOP, Errno::NXIO].contains(&errno)
+    })
+}
+
+fn remove(directory: &VolumeDirectory, journal: &LeftJournal, read_only: bool) {
+    if read_only {
+        return;
+    }
+    if let Err(error) = directory.remove(&journal.name) {
+        let name = journal.name.display();
+        log::warn!(".ssefs/{name} is of no use any more and cannot be removed: {error}");
+    }
+}
+
+/// The records that count, of each block the newest.
+fn read_journal(
+    disk: &DiskFile,
+    volume: VolumeId,
+    epoch: u64,
+    volume_key: &Secret,
+) -> Result<HashMap<FileId, Blocks>, VolumeError> {
+    let mut files: HashMap<FileId, Blocks> = HashMap::new();
+    let mut head = [0; JOURNAL_HEAD_LEN];
+    let read = disk.read_at(&mut head, 0)?;
+    let head = match JournalHead::decode(&head) {
+        Ok(head) if (head.volume, head.epoch) == (volume, epoch) => head,
+        Err(error @ FormatError::UnknownVersion { .. }) => {
+            let name = journal_name(epoch);
+            return Err(VolumeError::Volume(format!("the journal .ssefs/{name} is of {error}")));
+        }
+        // It was just being made.
+        _ if read < JOURNAL_HEAD_LEN => return Ok(files),
+        _ => {
+            log::warn!("the journal of epoch {epoch} is not of this volume, or damaged");
+            return Ok(files);
+        }
+    };
+    let key = head.key(volume_key);
+    let slots = disk.size()?.saturating_sub(slot_start(0)).div_ceil(JOURNAL_SLOT_LEN);
+    for slot in 0..u32::try_from(slots).unwrap_or(u32::MAX) {
+        let mut bytes = [0; JOURNAL_RECORD_LEN];
+        disk.read_at(&mut bytes, slot_start(slot))?;
+        let Some(record) = JournalRecord::decode(&bytes, &key) else { continue };
+        let blocks = files.entry(record.file).or_default();
+        let newer =
+            blocks.get(&record.block).is_none_or(|(known, _)| known.sequence < record.sequence);
+        if newer {
+            blocks.insert(record.block, (record, slot));
+        }
+    }
+    Ok(files)
+}
