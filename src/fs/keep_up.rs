@@ -67,8 +67,14 @@ impl FileSystem {
     /// Commits what has been gathered for some seconds; with `sync_all` also syncs what has not
     /// been. To be called every second, and with `sync_all` every half a minute.
     pub fn keep_up(&self, sync_all: bool) {
-        if self.is_read_only() || !sync_all && !self.volume.has_gathered() {
+        if self.is_read_only() {
             return;
+        }
+        if !self.volume.has_gathered() {
+            self.volume.empty_journal();
+            if !sync_all {
+                return;
+            }
         }
         for used in self.open.all() {
             let inode = used.inode();

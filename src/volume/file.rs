@@ -61,7 +61,8 @@ impl EncryptedFile {
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
         let file = Self::open_unlocked(content, backing_size, page, header, keys, state)?;
         if writable && state.epoch != volume.epoch() {
-            file.commit_unkept()?;
+            // Whoever opened it may be a reader, whose close has nothing to commit.
+            file.commit()?;
             volume.left_behind().forget(file_id, state.epoch);
         }
         Ok(file)

@@ -117,6 +117,19 @@ impl Journal {
         synced
     }
 
+    /// Gives its space back while nothing waits, and leaves the less to be looked at after a
+    /// crash.
+    pub(super) fn empty(&self) -> io::Result<()> {
+        let mut slots = self.lock();
+        let (Some(file), true) = (&slots.file, slots.end > 0) else { return Ok(()) };
+        if slots.free.len() == slots.end as usize {
+            file.set_size(slot_start(0))?;
+            slots.free.clear();
+            slots.end = 0;
+        }
+        Ok(())
+    }
+
     /// Removes the file: the epoch has ended, and nothing waits.
     pub(super) fn remove(&self) {
         if self.lock().file.take().is_some()

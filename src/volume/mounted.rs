@@ -125,6 +125,13 @@ impl Volume {
         self.gathered.load(Ordering::Relaxed) > 0
     }
 
+    /// Gives back the space of the journal if nothing is in it; wanted now and then.
+    pub fn empty_journal(&self) {
+        if let Some(Err(error)) = self.journal().map(|journal| journal.empty()) {
+            log::warn!("the journal cannot be emptied: {error}");
+        }
+    }
+
     /// Files that were closed before everything written to them was synced. To be asked before
     /// a sync of the whole backing file system, and told to [`Self::note_all_synced`] after it.
     pub fn unsynced_now(&self) -> Option<u64> {

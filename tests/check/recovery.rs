@@ -79,14 +79,46 @@ fn a_file_that_lost_nothing_is_only_moved_on() {
 #[test]
 fn the_spare_generation_counts_where_only_it_opens() {
     let bench = crashed(|bench, before| {
-        bench.alter("f", |bytes| {
-            let at = block_at(31);
-            bytes[at..][..4096].copy_from_slice(&before[at..][..4096]);
-        });
+        put_back_block_31(bench, before);
+        fs::remove_file(bench.backing(".ssefs/journal-2")).unwrap();
     });
     let mut expected = plain();
     expected[31 * 4096..32 * 4096].copy_from_slice(&pattern(1, 40 * 4096)[31 * 4096..32 * 4096]);
     assert!(repaired(&bench, &["unclean", "spare_generation"]) == expected);
+}
+
+/// The power cut that took the block has left the journal.
+#[test]
+fn a_block_that_is_in_the_journal_is_not_lost() {
+    let bench = crashed(put_back_block_31);
+    assert!(repaired(&bench, &["unclean"]) == plain());
+    assert!(!bench.backing(".ssefs/journal-2").exists());
+}
+
+fn put_back_block_31(bench: &Bench, before: &[u8]) {
+    bench.alter("f", |bytes| {
+        let at = block_at(31);
+        bytes[at..][..4096].copy_from_slice(&before[at..][..4096]);
+    });
+}
+
+/// Killed before any of it was put into the file.
+#[test]
+fn what_only_the_journal_holds_is_told_and_put_into_the_file() {
+    let bench = Bench::new();
+    bench.write(&[("f", &pattern(1, 40 * 4096)), ("clean", &pattern(5, 70_000))]);
+    let session = bench.session(false);
+    let file = session.file("f");
+    file.write(30 * 4096, &pattern(2, 2 * 4096)).unwrap();
+    let journal = fs::read(bench.backing(".ssefs/journal-2")).unwrap();
+    drop(file);
+    session.crash();
+    fs::write(bench.backing(".ssefs/journal-2"), journal).unwrap();
+    let report = bench.report(&[], 0);
+    let what = report["findings"][1]["what"].as_str().unwrap();
+    assert!(what.contains("its data is in the journal"), "{report}");
+    let read = repaired(&bench, &["unclean", "spare_generation"]);
+    assert!(read == plain()[..40 * 4096]);
 }
 
 #[test]

@@ -60,6 +60,10 @@ impl Frozen {
 /// digest.
 pub const VERSIONS: [&str; 2] = ["v1", "v1-digest"];
 
+/// That of the first writer that keeps a journal: a volume in mode supplied with one, of a mount
+/// that was killed.
+pub const JOURNAL: &str = "v1-journal";
+
 /// Where the frozen volumes of a version lie.
 pub fn frozen(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen").join(version)

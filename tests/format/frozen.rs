@@ -11,8 +11,8 @@ use ssefs::format::Mode;
 use ssefs::keys::SuppliedSource;
 
 use super::fixture::{
-    self, ALL, Frozen, PASSPHRASE, VERSIONS, copy_of, copy_of_frozen, digest, files_of, frozen_v1,
-    key_file, keystore_dir, pattern, read_manifest, walk,
+    self, ALL, Frozen, JOURNAL, PASSPHRASE, VERSIONS, copy_of, copy_of_frozen, digest, files_of,
+    frozen_v1, key_file, keystore_dir, pattern, read_manifest, walk,
 };
 use super::generate::generate;
 use super::independent::envelope::{Envelope, MANAGED};
@@ -38,6 +38,25 @@ fn todays_code_opens_them() {
             check(frozen, copy.path(), |path| again.read(path, false).unwrap());
         }
     }
+}
+
+#[test]
+fn todays_code_takes_what_a_killed_mount_has_left_in_its_journal() {
+    let copy = copy_of(JOURNAL);
+    let root = Frozen::Supplied.volume(copy.path());
+    for (read_only, writable) in [(true, false), (false, false), (false, true), (true, false)] {
+        let keys = Frozen::Supplied.keys(copy.path());
+        let mounted = Mounted::open(&root, keys, read_only).unwrap();
+        check(Frozen::Supplied, copy.path(), |path| {
+            let file = writable.then(|| mounted.file(path));
+            file.inspect(|file| file.settle().unwrap());
+            mounted.read(path, writable).unwrap()
+        });
+        if !read_only {
+            mounted.end();
+        }
+    }
+    assert!(!root.join(".ssefs/journal-2").exists());
 }
 
 #[test]

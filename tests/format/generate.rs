@@ -12,8 +12,8 @@ use ssefs::store::tree::DiskTree;
 use ssefs::volume::VolumeDirectory;
 
 use super::fixture::{
-    ALL, Frozen, NOW, VERSIONS, digest, files_of, frozen, key_file, keystore_dir, passphrase,
-    pattern, walk,
+    ALL, Frozen, JOURNAL, NOW, VERSIONS, digest, files_of, frozen, key_file, keystore_dir,
+    passphrase, pattern, walk,
 };
 use super::mount::{Keys, Mounted};
 
@@ -27,10 +27,43 @@ fn make_the_frozen_volumes() {
         assert!(!base.join(frozen.name()).exists(), "remove the old ones first");
     }
     generate(&base);
-    // Git keeps no private modes, so that these would differ from one checkout to the next.
-    walk(&base, &mut |path| {
+    make_public(&base);
+}
+
+/// The same, for the volume that a mount left which was killed with a block in its journal.
+#[test]
+#[ignore = "writes tests/frozen; frozen volumes are made once for each writer's format"]
+fn make_the_frozen_journal() {
+    let base = frozen(JOURNAL);
+    let root = Frozen::Supplied.volume(&base);
+    fs::create_dir_all(&root).unwrap();
+    put_key(&base);
+    let first = Mounted::create(&root, Frozen::Supplied.keys(&base));
+    let mut plain = pattern(7, 2 * 4096 + 100);
+    first.write("note", &plain);
+    first.end();
+    let second = Mounted::open(&root, Frozen::Supplied.keys(&base), false).unwrap();
+    let file = second.file("note");
+    file.write(4096, &pattern(8, 4096)).unwrap();
+    plain[4096..8192].copy_from_slice(&pattern(8, 4096));
+    fs::write(Frozen::Supplied.manifest(&base), format!("{}  note\n", digest(&plain))).unwrap();
+    // Closing it would erase the record: the process dies before.
+    let journal = fs::read(root.join(".ssefs/journal-2")).unwrap();
+    drop((file, second));
+    fs::write(root.join(".ssefs/journal-2"), journal).unwrap();
+    fs::remove_file(root.join(".ssefs/lock")).unwrap();
+    make_public(&base);
+}
+
+/// Git keeps no private modes, so that these would differ from one checkout to the next.
+fn make_public(base: &Path) {
+    walk(base, &mut |path| {
         if !path.is_symlink() {
-            let mode = if path.is_dir() { 0o755 } else { 0o644 };
+            let mode = if path.is_dir() || path.extension().is_some_and(|it| it == "py") {
+                0o755
+            } else {
+                0o644
+            };
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
     });
@@ -47,6 +80,8 @@ pub fn generate(base: &Path) {
         }
         // Locks are no part of a volume at rest.
         let _ = fs::remove_file(frozen.volume(base).join(".ssefs/lock"));
+        // Nor is what this program has gathered: it is in the files.
+        let _ = fs::remove_file(frozen.volume(base).join(".ssefs/journal-2"));
     }
     fs::remove_file(keystore_dir(base).join("lock")).unwrap();
     // Nor is the log of this program's use of the keys.
@@ -54,11 +89,15 @@ pub fn generate(base: &Path) {
     let _ = fs::remove_file(keystore_dir(base).join("audit-log.record"));
 }
 
-fn supplied(base: &Path) {
+fn put_key(base: &Path) {
     let key: [u8; 32] = std::array::from_fn(|index| index as u8);
     let text = format!("{}\n", HEXLOWER.encode(&key));
     fs::write(key_file(base), text).unwrap();
     fs::set_permissions(key_file(base), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn supplied(base: &Path) {
+    put_key(base);
     let root = Frozen::Supplied.volume(base);
 
     let first = Mounted::create(&root, Frozen::Supplied.keys(base));

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use ssefs::crypto::{AeadKey, MacKey, Secret, derive};
 use ssefs::format::{
     Argon2idParameters, BlockIndex, ContentSum, DATA_KEY_LABEL, DIGEST_KEY_LABEL, DigestKey, Entry,
-    Envelope, EpochRecord, FileId, Header, KeyId, Mode, Prologue, STATE_MAC_LABEL, Sealed,
-    StateFlags, StateRecord, Suite, SuppliedVerifier, VolumeId, WrapAlgorithm,
+    Envelope, EpochRecord, FileId, Header, JournalHead, JournalRecord, KeyId, Mode, Prologue,
+    STATE_MAC_LABEL, Sealed, StateFlags, StateRecord, Suite, SuppliedVerifier, VolumeId,
+    WrapAlgorithm,
 };
 use ssefs::keys::{
     Access, Binding, KeyProvider, Keystore, ManagedProvider, SuppliedProvider, supplied_key_id,
@@ -189,4 +190,31 @@ fn keystore() {
     let managed = ManagedProvider::open_existing(keystore.into(), volume, 0, 0).unwrap();
     assert_eq!(managed.key_id().0, record["key_id"]);
     assert_eq!(managed.newest_version(), 3);
+}
+
+#[test]
+fn journal() {
+    let vectors = Vectors::of("v1-journal");
+    let head = JournalHead::decode(&vectors.array("head")).unwrap();
+    let salt = std::array::from_fn(|index| 0x60 + index as u8);
+    let volume = VolumeId(Vectors::read().array("volume_id"));
+    assert_eq!(head, JournalHead { volume, epoch: 2, salt });
+    assert_eq!(head.encode()[..], vectors.bytes("head"));
+    let key = AeadKey::new(&vectors.secret("journal_key"));
+    let generation = |start: u8, len| Sealed {
+        nonce: std::array::from_fn(|index| start + index as u8),
+        tag: std::array::from_fn(|index| start + 12 + index as u8),
+        len,
+    };
+    let record = JournalRecord {
+        file: FileId(Vectors::read().array("file_id")),
+        sequence: 3,
+        block: BlockIndex(17),
+        base: Entry::Hole.succeeded_by(generation(0x10, 19)),
+        sealed: generation(0x50, 300),
+    };
+    for key in [key, head.key(&vectors.secret("volume_key"))] {
+        assert_eq!(record.encode(&key)[..], vectors.bytes("record"));
+        assert_eq!(JournalRecord::decode(&vectors.array("record"), &key), Some(record));
+    }
 }

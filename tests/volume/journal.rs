@@ -57,10 +57,11 @@ fn what_was_gathered_outlives_the_process() {
     volume.crash_and_look();
     assert!(content(&volume.open_read_only(&backing).unwrap()).unwrap() == expected);
     volume.crash();
-    let file = volume.open(&backing).unwrap();
-    assert!(content(&file).unwrap() == expected);
-    // Recovered, and not yet put into the file: that is in the journal of this mount now.
-    die_with(&mut volume, file);
+    // A reader recovers it, closes it, and with that all is in the file.
+    let reader = volume.open(&backing).unwrap();
+    assert!(content(&reader).unwrap() == expected && !reader.has_gathered());
+    drop(reader);
+    volume.crash();
     let file = volume.open(&backing).unwrap();
     assert!(content(&file).unwrap() == expected);
     file.settle().unwrap();
@@ -228,6 +229,29 @@ fn a_journal_goes_once_all_its_files_are_recovered() {
         file.settle().unwrap();
     }
     assert!(!is_there(volume));
+}
+
+#[test]
+fn a_journal_in_which_nothing_waits_can_be_emptied() {
+    let (mut volume, backing, file) = synced(30 * BLOCK);
+    let len = |volume: &TestVolume| volume.journals()[0].1.len();
+    let mut expected = pattern(1, 30 * BLOCK);
+    for seed in 2..5 {
+        file.write(BLOCK as u64, &pattern(seed, 20 * BLOCK)).unwrap();
+        expected = with(expected, BLOCK, &pattern(seed, 20 * BLOCK));
+        let full = len(&volume);
+        assert_eq!(full, slot_start(20) as usize);
+        volume.volume().empty_journal();
+        assert_eq!(len(&volume), full, "what waits stays");
+        file.commit().unwrap();
+        volume.volume().empty_journal();
+        assert_eq!(len(&volume), slot_start(0) as usize);
+        file.sync(SyncScope::Data).unwrap();
+    }
+    file.write(0, &pattern(9, 2 * BLOCK)).unwrap();
+    die_with(&mut volume, file);
+    let found = content(&volume.open(&backing).unwrap()).unwrap();
+    assert!(found == with(expected, 0, &pattern(9, 2 * BLOCK)));
 }
 
 #[test]
