@@ -17,7 +17,7 @@ use ssefs::volume::{Durability, Severity};
 
 use super::checker;
 use super::harness::TestVolume;
-use super::journal::JournalLog;
+use super::journal::{IS_HEARD, JournalLog};
 use super::model::{Allowed, Found, Promise};
 use super::play::{Played, close, look, play};
 use super::sequences::Sequence;
@@ -157,6 +157,7 @@ impl Exploration<'_> {
         let mut states = Vec::new();
         let least = match (self.death, self.durability) {
             (Death::OfPower, _) => Promise::Synced,
+            (Death::OfProcess, Durability::Power) if !IS_HEARD => Promise::Closed,
             (Death::OfProcess, _) => Promise::Answered,
         };
         for (number, segment) in played.segments.iter().enumerate() {

@@ -1,18 +1,18 @@
 //! The journal of the mount that runs a sequence: what came into it when, and what a crash may
 //! leave of it. It lies on disk, beside the files in memory.
 
-use std::cell::RefCell;
 use std::io::IoSlice;
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use ssefs::store::memory::MemoryFile;
-use ssefs::store::observer::{Event, FileEvent, observe};
 use ssefs::store::recorder::{Fate, Journal, RecordedFile};
 use ssefs::store::{BackingFile, SyncScope};
 
 use super::settings::Random;
+
+/// Whether the journal is listened to: only a debug build tells what it does. In others every
+/// crash takes all of it.
+pub const IS_HEARD: bool = cfg!(debug_assertions);
 
 /// What was done to the journal, each time with the position in the record of the file.
 #[derive(Clone, Default)]
@@ -21,6 +21,7 @@ pub struct JournalLog {
 }
 
 #[derive(Clone)]
+#[cfg_attr(not(debug_assertions), allow(dead_code, reason = "nothing is heard"))]
 enum Done {
     Written(Vec<u8>, u64),
     Synced,
@@ -28,7 +29,19 @@ enum Done {
 
 impl JournalLog {
     /// Runs `work`, in which `file` is changed, and listens.
+    #[cfg(not(debug_assertions))]
+    pub fn of<T>(_: &Arc<RecordedFile>, work: impl FnOnce() -> T) -> (T, Self) {
+        (work(), Self::default())
+    }
+
+    /// Runs `work`, in which `file` is changed, and listens.
+    #[cfg(debug_assertions)]
     pub fn of<T>(file: &Arc<RecordedFile>, work: impl FnOnce() -> T) -> (T, Self) {
+        use std::cell::RefCell;
+        use std::os::fd::AsRawFd;
+        use std::rc::Rc;
+
+        use ssefs::store::observer::{Event, FileEvent, observe};
         let log = Rc::new(RefCell::new(Self::default()));
         let (heard, file) = (Rc::clone(&log), Arc::clone(file));
         observe(Some(Box::new(move |event| {

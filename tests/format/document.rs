@@ -2,7 +2,7 @@
 
 use ssefs::format::{BlockIndex, CipherOffset, PlainSize, cipher_size, entry_place, plain_size};
 
-use super::fixture::frozen_v1;
+use super::fixture::{JOURNAL, frozen, frozen_v1};
 
 const PAGE: &str = include_str!("../../src/format/FORMAT.md");
 
@@ -38,6 +38,14 @@ fn the_worked_example_quotes_the_vectors() {
     for row in rows {
         let [name, bytes] = row[..] else { panic!("two columns: {row:?}") };
         assert_eq!(vectors[name], bytes, "{name}");
+    }
+    let text = std::fs::read(frozen(JOURNAL).join("vectors.json")).unwrap();
+    let journal: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let rows = table("| journal | bytes |");
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let [name, bytes] = row[..] else { panic!("two columns: {row:?}") };
+        assert_eq!(journal[name], bytes, "{name}");
     }
     let (_, apart) = PAGE.split_once("The envelope, taken apart:").unwrap();
     let leading: String = apart

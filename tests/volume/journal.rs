@@ -1,15 +1,12 @@
 //! The journal: what is acknowledged and only gathered outlives the process; what does not come
 //! next in its file does not come back.
 
-use std::cell::Cell;
 use std::fs;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use ssefs::format::{JOURNAL_RECORD_LEN, JOURNAL_SLOT_LEN, journal_name, slot_start};
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
-use ssefs::store::observer::{Event, FileEvent, observe};
 use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::{Durability, EncryptedFile};
 
@@ -131,8 +128,14 @@ fn a_block_that_waited_does_not_come_back_into_a_file_that_was_cut() {
 
 /// The erased record of a block that filled a hole asks for a hole: it must be gone for good
 /// before there is one again.
+#[cfg(debug_assertions)]
 #[test]
 fn a_hole_is_made_after_what_filled_it_is_erased_for_good() {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use ssefs::store::observer::{Event, FileEvent, observe};
+
     let (_volume, _backing, file) = synced(BLOCK);
     file.set_size(9 * BLOCK as u64).unwrap();
     file.sync(SyncScope::All).unwrap();
