@@ -167,7 +167,10 @@ impl VolumeDirectory {
         let current = epochs.current();
         let unclean = |epoch| !epochs.ended_cleanly(epoch) && (read_only || epoch != current);
         let read = |directory| LeftBehind::read(directory, id, volume_key, read_only, unclean);
-        let left_behind = read(Arc::clone(&directory))?;
+        let left_behind = read(Arc::clone(&directory)).inspect_err(|_| {
+            // Nothing was written in it; what fails here is told above.
+            let _ = epochs.end_cleanly();
+        })?;
         let journal = match durability {
             Durability::Power if !read_only => {
                 Some(Journal::new(directory, id, current, volume_key))

@@ -60,10 +60,8 @@ impl EncryptedFile {
         }
         let Unlocked { keys, state, .. } = unlock(volume, &header, &page, access)?;
         let file = Self::open_unlocked(content, backing_size, page, header, keys, state)?;
-        if writable && state.epoch != volume.epoch() {
-            // Whoever opened it may be a reader, whose close has nothing to commit.
-            file.commit()?;
-            volume.left_behind().forget(file_id, state.epoch);
+        if writable {
+            volume.left_behind().forget(file_id);
         }
         Ok(file)
     }
@@ -167,7 +165,9 @@ impl EncryptedFile {
         }
         // Nothing was written yet: those gaps were only what recovery could not look into.
         content.gaps.clear();
-        content.recover()
+        content.recover()?;
+        content.volume.left_behind().forget(content.file_id());
+        Ok(())
     }
 
     /// The file's id; zeros while it is empty.

@@ -75,11 +75,14 @@ impl Gather {
     }
 
     /// Takes a block, in place of one that waits already.
-    pub(super) fn put(&mut self, block: BlockIndex, gathered: Gathered) {
+    pub(super) fn put(&mut self, block: BlockIndex, mut gathered: Gathered) {
         debug_assert!(!self.committing.contains_key(&block), "it had to wait for the commit");
-        if self.open.insert(block, gathered).is_none() {
-            self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed);
+        match self.open.remove(&block) {
+            // What could not be kept itself leaves what came before it where that is.
+            Some(replaced) => gathered.kept = gathered.kept.or(replaced.kept),
+            None => _ = self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed),
         }
+        self.open.insert(block, gathered);
         self.since.get_or_insert_with(Instant::now);
     }
 

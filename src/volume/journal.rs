@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use super::directory::VolumeDirectory;
 use super::gather::Gathered;
 use crate::crypto::{AeadKey, Secret};
@@ -23,6 +25,9 @@ pub(super) struct Journal {
     name: OsString,
     head: JournalHead,
     key: AeadKey,
+    /// Held across a sync that orders holes, so that nobody goes on before it is over. Outside of
+    /// `slots`.
+    order: Mutex<()>,
     slots: Mutex<Slots>,
 }
 
@@ -35,6 +40,8 @@ struct Slots {
     sequence: u64,
     /// A record of a block that filled a hole was erased since the last sync.
     hole_erased: bool,
+    /// Such a record may come back: it could not be erased, or not for good.
+    hole_stays: bool,
 }
 
 /// A block's place in the journal. Dropped, the record is erased.
@@ -43,6 +50,8 @@ pub(super) struct Kept {
     slot: u32,
     /// The record must not be found again, even where its block is in the file.
     over_hole: bool,
+    /// All of it was.
+    written: bool,
     /// The block is in the file, so that the record does not count any more.
     done: bool,
 }
@@ -57,7 +66,14 @@ impl Journal {
     ) -> Arc<Self> {
         let head = JournalHead::new(volume, epoch);
         let (name, key) = (journal_name(epoch).into(), head.key(volume_key));
-        Arc::new(Self { directory, name, head, key, slots: Mutex::default() })
+        Arc::new(Self {
+            directory,
+            name,
+            head,
+            key,
+            order: Mutex::default(),
+            slots: Mutex::default(),
+        })
     }
 
     /// Puts blocks of one file, in ascending order, where they outlive the process.
@@ -93,7 +109,8 @@ impl Journal {
             }
             disk.write_at(&run, slot_start(places[first].1.slot))?;
         }
-        for ((_, kept), (_, gathered)) in places.into_iter().zip(blocks) {
+        for ((_, mut kept), (_, gathered)) in places.into_iter().zip(blocks) {
+            kept.written = true;
             gathered.kept = Some(kept);
         }
         fail_point::hit("volume.journal.after_keep");
@@ -103,17 +120,20 @@ impl Journal {
     /// To come before a hole is made: an erased record of a block that filled a
     /// hole must not come back by a power cut, when there is a hole again.
     pub(super) fn order_holes(&self) -> io::Result<()> {
+        let _alone = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let file = {
             let mut slots = self.lock();
+            if slots.hole_stays {
+                return Err(Errno::IO.into());
+            }
             if !std::mem::take(&mut slots.hole_erased) {
                 return Ok(());
             }
             slots.file.clone()
         };
         let synced = file.map_or(Ok(()), |file| file.sync(SyncScope::Data));
-        if synced.is_err() {
-            self.lock().hole_erased = true;
-        }
+        // After a failed sync the kernel takes the next one for complete.
+        self.lock().hole_stays |= synced.is_err();
         synced
     }
 
@@ -142,6 +162,9 @@ impl Journal {
     /// A place for each block, each with a sequence.
     fn take(self: &Arc<Self>, blocks: &[(BlockIndex, Gathered)]) -> io::Result<Places> {
         let mut slots = self.lock();
+        if slots.end as usize - slots.free.len() + blocks.len() > MOST_SLOTS as usize {
+            return Err(Errno::NOSPC.into());
+        }
         let file = match &slots.file {
             Some(file) => Arc::clone(file),
             None => {
@@ -161,7 +184,10 @@ impl Journal {
             });
             slots.sequence += 1;
             let over_hole = gathered.base == Entry::Hole;
-            (slots.sequence, Kept { journal: Arc::clone(self), slot, over_hole, done: false })
+            (
+                slots.sequence,
+                Kept { journal: Arc::clone(self), slot, over_hole, written: false, done: false },
+            )
         });
         let places = places.collect();
         Ok((file, places))
@@ -186,17 +212,23 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         let file = self.journal.lock().file.clone();
+        let mut stays = false;
         if let Some(file) = file.filter(|_| self.over_hole || !self.done) {
             let at = slot_start(self.slot) + JournalRecord::ERASED_AT;
-            // On a full disk there may be no record yet. Of one that stays the entry tells.
-            file.write_at(&[IoSlice::new(&JournalRecord::ERASED)], at)
-                .unwrap_or_else(|error| log::debug!("a record is not erased: {error}"));
+            if let Err(error) = file.write_at(&[IoSlice::new(&JournalRecord::ERASED)], at) {
+                log::debug!("a record of the journal is not erased: {error}");
+                // Of others the entry tells that they do not count.
+                stays = self.over_hole && self.written;
+            }
         }
         let mut slots = self.journal.lock();
         slots.hole_erased |= self.over_hole;
+        slots.hole_stays |= stays;
         slots.free.insert(self.slot);
     }
 }
 
+/// More is never gathered, by far; what is longer was not written by this program.
+pub(super) const MOST_SLOTS: u32 = 1 << 16;
 /// Blocks of one write; the kernel takes 1024 buffers.
 const LONGEST_RUN: usize = 256;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use super::content::{Content, block_aad};
 use super::directory::VolumeDirectory;
 use super::error::VolumeError;
 use super::gather::Gathered;
+use super::journal::MOST_SLOTS;
 use super::pages::entry_in;
 use crate::crypto::Secret;
 use crate::format::{
@@ -27,17 +29,19 @@ pub(super) struct LeftBehind {
     directory: Arc<VolumeDirectory>,
     read_only: bool,
     journals: Mutex<Vec<LeftJournal>>,
+    /// Whether there are any; spares each opening the lock.
+    any: AtomicBool,
 }
 
 struct LeftJournal {
     name: OsString,
     epoch: u64,
     disk: Arc<DiskFile>,
-    /// Of each file the newest record of each block.
+    /// Of each file the records of each block, the newest last.
     files: HashMap<FileId, Blocks>,
 }
 
-type Blocks = BTreeMap<BlockIndex, (JournalRecord, u32)>;
+type Blocks = BTreeMap<BlockIndex, Vec<(JournalRecord, u32)>>;
 
 impl LeftBehind {
     /// Reads the journals of the epochs of which `unclean` says that they did not end. Others,
@@ -54,6 +58,8 @@ impl LeftBehind {
             let Some(epoch) = name.to_str().and_then(epoch_of_journal) else { continue };
             let disk = match directory.open(&name) {
                 Ok(disk) => Arc::new(disk),
+                // The mount that is looked at has just ended.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) if is_no_file(&error) => {
                     log::warn!(".ssefs/{} is no journal, it is not a file", name.display());
                     continue;
@@ -78,7 +84,8 @@ impl LeftBehind {
                 }
             }
         }
-        Ok(Self { directory, read_only, journals: Mutex::new(journals) })
+        let any = AtomicBool::new(!journals.is_empty());
+        Ok(Self { directory, read_only, journals: Mutex::new(journals), any })
     }
 
     /// The records of a file that was last written in `epoch`, and where their blocks are.
@@ -88,13 +95,12 @@ impl LeftBehind {
         Some((Arc::clone(&journal.disk), journal.files.get(&file)?.clone()))
     }
 
-    /// The file has what was left of it: it was recovered, and names another epoch now.
-    pub(super) fn forget(&self, file: FileId, epoch: u64) {
-        self.forget_where(|journal| {
-            if journal.epoch == epoch {
-                journal.files.remove(&file);
-            }
-        });
+    /// The file has what was left of it, as it is open for writing: it was recovered, then or
+    /// before, and what any other journal has of it does not count any more.
+    pub(super) fn forget(&self, file: FileId) {
+        if self.any.load(Ordering::Acquire) {
+            self.forget_where(|journal| _ = journal.files.remove(&file));
+        }
     }
 
     /// Every file was recovered.
@@ -111,6 +117,7 @@ impl LeftBehind {
             }
             !journal.files.is_empty()
         });
+        self.any.store(!journals.is_empty(), Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<LeftJournal>> {
@@ -129,22 +136,24 @@ impl Content {
             return Ok(());
         };
         let mut taken = Vec::new();
-        for (block, (record, slot)) in blocks {
-            let Some(base) = self.base_of(&record)? else { continue };
-            let mut cipher = vec![0; usize::from(record.sealed.len)].into_boxed_slice();
-            let read = disk.read_at(&mut cipher, slot_start(slot) + JOURNAL_RECORD_LEN as u64)?;
-            if read == cipher.len() && self.opens(&record, &cipher)? {
-                self.end_at(&record);
-                taken.push((block, Gathered { base, sealed: record.sealed, cipher, kept: None }));
+        for (block, records) in blocks {
+            // The newest may be one that the process died over.
+            for (record, slot) in records.iter().rev() {
+                let Some(base) = self.base_of(record)? else { continue };
+                let sealed = record.sealed;
+                let mut cipher = vec![0; usize::from(sealed.len)].into_boxed_slice();
+                let at = slot_start(*slot) + JOURNAL_RECORD_LEN as u64;
+                if disk.read_at(&mut cipher, at)? == cipher.len() && self.opens(record, &cipher)? {
+                    self.end_at(record);
+                    taken.push((block, Gathered { base, sealed, cipher, kept: None }));
+                    break;
+                }
             }
         }
         if taken.is_empty() {
             return Ok(());
         }
         log::info!("file {file}: {} blocks that were written last are in the journal", taken.len());
-        if self.writable {
-            self.keep_in_journal(&mut taken);
-        }
         for (block, gathered) in taken {
             self.gather.put(block, gathered);
         }
@@ -243,16 +252,15 @@ fn read_journal(
     };
     let key = head.key(volume_key);
     let slots = disk.size()?.saturating_sub(slot_start(0)).div_ceil(JOURNAL_SLOT_LEN);
-    for slot in 0..u32::try_from(slots).unwrap_or(u32::MAX) {
+    for slot in 0..u32::try_from(slots).unwrap_or(u32::MAX).min(MOST_SLOTS) {
         let mut bytes = [0; JOURNAL_RECORD_LEN];
         disk.read_at(&mut bytes, slot_start(slot))?;
         let Some(record) = JournalRecord::decode(&bytes, &key) else { continue };
         let blocks = files.entry(record.file).or_default();
-        let newer =
-            blocks.get(&record.block).is_none_or(|(known, _)| known.sequence < record.sequence);
-        if newer {
-            blocks.insert(record.block, (record, slot));
-        }
+        blocks.entry(record.block).or_default().push((record, slot));
+    }
+    for records in files.values_mut().flat_map(BTreeMap::values_mut) {
+        records.sort_by_key(|(record, _)| record.sequence);
     }
     Ok(files)
 }

@@ -30,12 +30,13 @@ impl Content {
         // on it until the file is opened anew.
         self.durable.check()?;
         let waiting = self.gather.take_all();
-        let recovered = self.recover_on_disk(&waiting);
+        let found = self.recover_on_disk(&waiting);
         self.gather_again(waiting);
-        recovered
+        self.conclude_recovery(&found?)
     }
 
-    fn recover_on_disk(&mut self, waiting: &Waiting) -> Result<(), VolumeError> {
+    /// Recovery up to where what is on disk is in order.
+    fn recover_on_disk(&mut self, waiting: &Waiting) -> Result<Found, VolumeError> {
         let file = self.file_id();
         let StateRecord { size, epoch, flags, .. } = self.sealing()?.state;
         log::info!("file {file}: last written in epoch {epoch}, recovering");
@@ -70,20 +71,31 @@ impl Content {
             self.order_now()?;
         }
         self.clear_entries_past_end()?;
+        Ok(found)
+    }
+
+    /// Puts what waits into the file while its record still names the epoch that crashed, so that
+    /// it is found again wherever this breaks off; then the record names this epoch.
+    fn conclude_recovery(&mut self, found: &Found) -> Result<(), VolumeError> {
+        let file = self.file_id();
+        let state = self.sealing()?.state;
+        let may_have_holes = state.flags.may_have_holes || found.new_holes;
+        if self.has_gathered() {
+            if may_have_holes != state.flags.may_have_holes {
+                let flags = StateFlags { may_have_holes, ..state.flags };
+                self.put_state(StateRecord { flags, ..state })?;
+            }
+            self.commit_now()?;
+        }
         self.renew_digest()?;
         let state = self.sealing()?.state;
-        let flags = StateFlags {
-            may_have_holes: state.flags.may_have_holes || found.new_holes,
-            resizing: false,
-            digest_kept: true,
-        };
+        let flags = StateFlags { may_have_holes, resizing: false, digest_kept: true };
         let (size, epoch) = (self.size.0, self.volume.epoch());
         let durable_size = state.durable_size.min(size);
         fail_point::hit("volume.recover.before_state");
         self.put_state(StateRecord { size, durable_size, epoch, flags, ..state })?;
         self.order_now()?;
-        let reaches = |end: PlainSize| self.size.min(end);
-        self.durable.recovered(found.waits_from.map_or(self.size, reaches));
+        self.durable.recovered(self.size);
         self.unsettled = false;
         if found.reverted + found.lost > 0 {
             log::info!(
@@ -202,8 +214,6 @@ impl Content {
                 found.reverted += 1;
             }
             if known.waiting.contains_key(&block) {
-                let ends = standing.ends_file_at(block, PlainSize(0));
-                found.waits_from = found.waits_from.or(ends);
                 continue;
             }
             found.cut_at = standing.ends_file_at(block, known.floor);
@@ -278,8 +288,6 @@ struct Found {
     lost: u64,
     new_holes: bool,
     cut_at: Option<PlainSize>,
-    /// From here on a block is longer in memory than on disk: what it ends is not durable yet.
-    waits_from: Option<PlainSize>,
 }
 
 /// What is known of a file before its blocks are looked at.

@@ -297,6 +297,10 @@ impl Content {
     /// Enters blocks that wait for a commit anew, after the entries on disk were looked at.
     pub(super) fn gather_again(&mut self, waiting: BTreeMap<BlockIndex, Gathered>) {
         for (block, mut gathered) in waiting {
+            if block.0 >= blocks_in(self.size) {
+                // The file was cut off before it, at a block that is lost.
+                continue;
+            }
             let entered = self.entry_page(block).and_then(|page| {
                 gathered.base =
                     entry_in(&page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;

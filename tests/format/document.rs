@@ -48,6 +48,7 @@ fn the_worked_example_quotes_the_vectors() {
         assert_eq!(journal[name], bytes, "{name}");
     }
     let (_, apart) = PAGE.split_once("The envelope, taken apart:").unwrap();
+    let (apart, _) = apart.split_once("\n## ").unwrap();
     let leading: String = apart
         .lines()
         .filter(|line| line.starts_with(|first: char| first.is_ascii_hexdigit()))

@@ -79,6 +79,73 @@ fn of_two_writes_to_a_block_the_later_one_counts() {
     assert!(found == with(pattern(1, 3 * BLOCK), BLOCK, &pattern(39, BLOCK)));
 }
 
+/// The process died while it wrote the record of the second write: only the first was answered.
+#[test]
+fn a_record_that_was_not_written_whole_leaves_the_one_before_it() {
+    let (mut volume, backing, file) = synced(3 * BLOCK);
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    let first = volume.journals();
+    file.write(BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    let mut both = volume.journals();
+    both[0].1[..first[0].1.len()].copy_from_slice(&first[0].1);
+    both[0].1.truncate(slot_start(1) as usize + JOURNAL_RECORD_LEN + 100);
+    drop(file);
+    volume.leave_journals(&both);
+    volume.crash();
+    let found = content(&volume.open(&backing).unwrap()).unwrap();
+    assert!(found == with(pattern(1, 3 * BLOCK), BLOCK, &pattern(2, BLOCK)));
+}
+
+/// The record named the new epoch before the blocks were in the file: they were not found again.
+#[test]
+fn a_recovery_that_breaks_off_anywhere_takes_nothing_from_the_journal() {
+    let mut failures = 0;
+    for nth in 0.. {
+        let mut volume = TestVolume::new();
+        let plan = FaultPlan::new();
+        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let file = volume.open(&backing).unwrap();
+        file.write(0, &pattern(1, 20 * BLOCK + 7)).unwrap();
+        file.sync(SyncScope::All).unwrap();
+        file.write(3, &pattern(2, 18 * BLOCK)).unwrap();
+        file.write(20 * BLOCK as u64 + 7, &pattern(3, 90)).unwrap();
+        let expected = with(pattern(1, 20 * BLOCK + 7), 3, &pattern(2, 18 * BLOCK));
+        let expected = with(expected, 20 * BLOCK + 7, &pattern(3, 90));
+        die_with(&mut volume, file);
+        plan.take_calls();
+        plan.add(Fault::at(nth, 5));
+        let failed = volume.open(&backing).is_err();
+        plan.heal();
+        failures += u64::from(failed);
+        if nth % 2 == 0 {
+            volume.crash();
+        }
+        let found = content(&volume.open(&backing).unwrap()).unwrap();
+        assert!(found == expected, "call {nth}");
+        if !failed {
+            break;
+        }
+    }
+    assert!(failures > 10, "{failures}");
+}
+
+#[test]
+fn a_file_that_could_only_be_read_gets_its_blocks_once_it_may_be_written() {
+    let (mut volume, backing, file) = synced(3 * BLOCK);
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    let expected = with(pattern(1, 3 * BLOCK), BLOCK, &pattern(2, BLOCK));
+    die_with(&mut volume, file);
+    let file = volume.open_read_only(&backing).unwrap();
+    assert!(content(&file).unwrap() == expected && !file.has_gathered());
+    file.commit().unwrap();
+    file.replace_backing(Arc::clone(&backing) as Arc<_>).unwrap();
+    assert!(content(&file).unwrap() == expected && !file.has_gathered());
+    drop(file);
+    assert_eq!(volume.journals().len(), 0);
+    volume.crash();
+    assert!(content(&volume.open(&backing).unwrap()).unwrap() == expected);
+}
+
 #[test]
 fn a_synced_tail_that_was_appended_to_is_as_long_as_it_was() {
     for len in [1, 100, BLOCK - 1, BLOCK, 16 * BLOCK + 5, 80 * BLOCK + 9] {

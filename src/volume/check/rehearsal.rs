@@ -32,7 +32,7 @@ pub(super) fn recovered(
     let (page, state) = (subject.first.clone(), subject.state);
     let (size, keys) = (subject.backing_size, subject.keys);
     match EncryptedFile::open_unlocked(content, size, page, header, keys, state) {
-        Ok(file) => file.commit()?,
+        Ok(_) => {}
         Err(VolumeError::Backing(error)) if error.kind() == std::io::ErrorKind::OutOfMemory => {
             report.findings.add(Problem::TooMuch, "too much of it is to be recovered to try that");
             return Ok(None);
