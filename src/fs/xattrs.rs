@@ -49,11 +49,10 @@ impl FileSystem {
         self.counters.count(|counts| &counts.extended_attributes);
         match self.owner(node, name)? {
             Owner::Backing if self.is_without(node, name) => refused(node, Errno::NODATA),
-            Owner::Backing if name == SELINUX => {
-                let label = self.reach(node)?.xattr(name).at(node);
-                label
-                    .map_err(|error| if error.is(Errno::NODATA) { unlabelled(node) } else { error })
-            }
+            Owner::Backing if name == SELINUX => match self.reach(node)?.xattr(name).at(node) {
+                Err(error) if error.is(Errno::NODATA) => refused(node, Errno::OPNOTSUPP),
+                label => label,
+            },
             Owner::Backing => self.reach(node)?.xattr(name).at(node),
             Owner::Off => refused(node, Errno::OPNOTSUPP),
             Owner::Header(field) => self.header_field(node, &field),
@@ -176,10 +175,6 @@ impl FileSystem {
             None => refused(node, Errno::NODATA),
         }
     }
-}
-
-fn unlabelled(node: NodeId) -> FsError {
-    FsError::Refused { node, errno: Errno::OPNOTSUPP }
 }
 
 /// Whether the caller's process is of a group, by its own group or a further one.

@@ -166,11 +166,10 @@ impl VolumeDirectory {
         let epochs = Epochs::begin(Arc::clone(&directory), id, volume_key, read_only)?;
         let current = epochs.current();
         let unclean = |epoch| !epochs.ended_cleanly(epoch) && (read_only || epoch != current);
-        let read = |directory| LeftBehind::read(directory, id, volume_key, read_only, unclean);
-        let left_behind = read(Arc::clone(&directory)).inspect_err(|_| {
-            // Nothing was written in it; what fails here is told above.
-            let _ = epochs.end_cleanly();
-        })?;
+        let left = Arc::clone(&directory);
+        let left_behind = LeftBehind::read(left, id, volume_key, read_only, unclean)
+            // Nothing was written in the epoch; why the volume is refused is told already.
+            .inspect_err(|_| _ = epochs.end_cleanly())?;
         let journal = match durability {
             Durability::Power if !read_only => {
                 Some(Journal::new(directory, id, current, volume_key))
@@ -178,8 +177,8 @@ impl VolumeDirectory {
             // Nothing is ever gathered.
             Durability::Power | Durability::Process => None,
         };
-        let kept = Aside { journal, left_behind };
-        Ok(Arc::new(Volume::new(id, keyring, epochs, durability, kept)))
+        let aside = Aside { journal, left_behind };
+        Ok(Arc::new(Volume::new(id, keyring, epochs, durability, aside)))
     }
 
     /// The names of its files.

@@ -2,7 +2,7 @@
 //! process. It is never synced for its own sake: what a power cut takes of it was never promised.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,6 @@ use crate::sys::fail_point;
 /// The journal of the current epoch. Its file is made when the first block is put into it.
 pub(super) struct Journal {
     directory: Arc<VolumeDirectory>,
-    name: OsString,
     head: JournalHead,
     key: AeadKey,
     /// Held across a sync that orders holes, so that nobody goes on before it is over. Outside of
@@ -65,15 +64,8 @@ impl Journal {
         volume_key: &Secret,
     ) -> Arc<Self> {
         let head = JournalHead::new(volume, epoch);
-        let (name, key) = (journal_name(epoch).into(), head.key(volume_key));
-        Arc::new(Self {
-            directory,
-            name,
-            head,
-            key,
-            order: Mutex::default(),
-            slots: Mutex::default(),
-        })
+        let key = head.key(volume_key);
+        Arc::new(Self { directory, head, key, order: Mutex::default(), slots: Mutex::default() })
     }
 
     /// Puts blocks of one file, in ascending order, where they outlive the process.
@@ -117,8 +109,8 @@ impl Journal {
         Ok(())
     }
 
-    /// To come before a hole is made: an erased record of a block that filled a
-    /// hole must not come back by a power cut, when there is a hole again.
+    /// To come before a hole is made: an erased record of a block that filled a hole must not come
+    /// back by a power cut, when there is a hole again.
     pub(super) fn order_holes(&self) -> io::Result<()> {
         let _alone = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let file = {
@@ -153,10 +145,14 @@ impl Journal {
     /// Removes the file: the epoch has ended, and nothing waits.
     pub(super) fn remove(&self) {
         if self.lock().file.take().is_some()
-            && let Err(error) = self.directory.remove(&self.name)
+            && let Err(error) = self.remove_file()
         {
             log::warn!("the journal of this mount cannot be removed: {error}");
         }
+    }
+
+    fn remove_file(&self) -> io::Result<()> {
+        self.directory.remove(OsStr::new(&journal_name(self.head.epoch)))
     }
 
     /// A place for each block, each with a sequence.
@@ -168,9 +164,10 @@ impl Journal {
         let file = match &slots.file {
             Some(file) => Arc::clone(file),
             None => {
-                let file = Arc::new(self.directory.make(&self.name)?);
+                let name = journal_name(self.head.epoch);
+                let file = Arc::new(self.directory.make(OsStr::new(&name))?);
                 if let Err(error) = file.write_at(&[IoSlice::new(&self.head.encode())], 0) {
-                    let _ = self.directory.remove(&self.name);
+                    let _ = self.remove_file();
                     return Err(error);
                 }
                 slots.file = Some(Arc::clone(&file));
@@ -207,23 +204,24 @@ impl Kept {
     pub(super) fn end(mut self) {
         self.done = true;
     }
+
+    fn erase(&self) -> bool {
+        let Some(file) = self.journal.lock().file.clone() else { return true };
+        let at = slot_start(self.slot) + JournalRecord::ERASED_AT;
+        let erased = file.write_at(&[IoSlice::new(&JournalRecord::ERASED)], at);
+        erased
+            .inspect_err(|error| log::debug!("a record of the journal is not erased: {error}"))
+            .is_ok()
+    }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let file = self.journal.lock().file.clone();
-        let mut stays = false;
-        if let Some(file) = file.filter(|_| self.over_hole || !self.done) {
-            let at = slot_start(self.slot) + JournalRecord::ERASED_AT;
-            if let Err(error) = file.write_at(&[IoSlice::new(&JournalRecord::ERASED)], at) {
-                log::debug!("a record of the journal is not erased: {error}");
-                // Of others the entry tells that they do not count.
-                stays = self.over_hole && self.written;
-            }
-        }
+        // Of others the entry tells that they do not count.
+        let is_erased = self.done && !self.over_hole || self.erase();
         let mut slots = self.journal.lock();
         slots.hole_erased |= self.over_hole;
-        slots.hole_stays |= stays;
+        slots.hole_stays |= self.over_hole && self.written && !is_erased;
         slots.free.insert(self.slot);
     }
 }

@@ -2,19 +2,20 @@
 //! their files yet. Each file gets its own back when it is recovered.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::content::{Content, block_aad};
+use super::content::Content;
 use super::directory::VolumeDirectory;
 use super::error::VolumeError;
 use super::gather::Gathered;
 use super::journal::MOST_SLOTS;
 use super::pages::entry_in;
+use super::read::opens_as;
 use crate::crypto::Secret;
 use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, FileId, FormatError, JOURNAL_HEAD_LEN, JOURNAL_RECORD_LEN,
@@ -34,7 +35,6 @@ pub(super) struct LeftBehind {
 }
 
 struct LeftJournal {
-    name: OsString,
     epoch: u64,
     disk: Arc<DiskFile>,
     /// Of each file the records of each block, the newest last.
@@ -70,7 +70,7 @@ impl LeftBehind {
                 true => read_journal(&disk, volume, epoch, volume_key)?,
                 false => HashMap::new(),
             };
-            let left = LeftJournal { name, epoch, disk, files };
+            let left = LeftJournal { epoch, disk, files };
             match left.files.is_empty() {
                 true => remove(&directory, &left, read_only),
                 false => {
@@ -135,27 +135,27 @@ impl Content {
         else {
             return Ok(());
         };
-        let mut taken = Vec::new();
+        let mut taken = 0;
         for (block, records) in blocks {
             // The newest may be one that the process died over.
             for (record, slot) in records.iter().rev() {
                 let Some(base) = self.base_of(record)? else { continue };
-                let sealed = record.sealed;
-                let mut cipher = vec![0; usize::from(sealed.len)].into_boxed_slice();
+                let (sealed, len) = (record.sealed, usize::from(record.sealed.len));
+                let mut cipher = vec![0; len].into_boxed_slice();
+                let mut plain = [0; BLOCK_LEN as usize];
                 let at = slot_start(*slot) + JOURNAL_RECORD_LEN as u64;
-                if disk.read_at(&mut cipher, at)? == cipher.len() && self.opens(record, &cipher)? {
+                let read = disk.read_at(&mut cipher, at)?;
+                let (cipher_there, plain) = (&cipher[..read], &mut plain[..len]);
+                if opens_as(self.sealing()?, block, &sealed, cipher_there, plain) {
                     self.end_at(record);
-                    taken.push((block, Gathered { base, sealed, cipher, kept: None }));
+                    self.gather.put(block, Gathered { base, sealed, cipher, kept: None });
+                    taken += 1;
                     break;
                 }
             }
         }
-        if taken.is_empty() {
-            return Ok(());
-        }
-        log::info!("file {file}: {} blocks that were written last are in the journal", taken.len());
-        for (block, gathered) in taken {
-            self.gather.put(block, gathered);
+        if taken > 0 {
+            log::info!("file {file}: {taken} blocks that were written last are in the journal");
         }
         Ok(())
     }
@@ -193,14 +193,6 @@ impl Content {
         }))
     }
 
-    fn opens(&self, record: &JournalRecord, cipher: &[u8]) -> Result<bool, VolumeError> {
-        let keys = self.sealing()?.keys()?;
-        let mut plain = [0; BLOCK_LEN as usize];
-        let plain = &mut plain[..cipher.len()];
-        let JournalRecord { block, sealed, .. } = record;
-        Ok(keys.data.open(&sealed.nonce, &block_aad(*block), cipher, &sealed.tag, plain).is_ok())
-    }
-
     /// The file ends with this block where the block is shorter than its place asks for.
     fn end_at(&mut self, record: &JournalRecord) {
         if usize::from(record.sealed.len) < stored_len(record.block, self.size) {
@@ -221,13 +213,13 @@ fn remove(directory: &VolumeDirectory, journal: &LeftJournal, read_only: bool) {
     if read_only {
         return;
     }
-    if let Err(error) = directory.remove(&journal.name) {
-        let name = journal.name.display();
+    let name = journal_name(journal.epoch);
+    if let Err(error) = directory.remove(OsStr::new(&name)) {
         log::warn!(".ssefs/{name} is of no use any more and cannot be removed: {error}");
     }
 }
 
-/// The records that count, of each block the newest.
+/// The records that verify, of each block the newest last.
 fn read_journal(
     disk: &DiskFile,
     volume: VolumeId,

@@ -25,7 +25,6 @@ impl Content {
             return self.empty();
         }
         self.commit_now()?;
-        self.order_holes()?;
         if size == self.size {
             let backing_size = self.backing.size()?;
             return Ok(self.backing.set_size(backing_size)?);
@@ -167,6 +166,7 @@ impl Content {
             self.size = size;
             return Ok(());
         }
+        self.order_holes()?;
         let state = self.sealing()?.state;
         let flags = StateFlags { may_have_holes: true, resizing: tail_partial, ..state.flags };
         if tail_partial || !state.flags.may_have_holes {
