@@ -89,6 +89,7 @@ impl Request {
                 source: options.source.clone().unwrap_or_else(|| backing.clone().into()),
                 subtype: "ssefs".to_owned(),
                 allow_other: options.allow_other,
+                checked_by_kernel: options.checked_by_kernel(),
                 flags: options.flags(),
                 threads: options.threads,
                 transport: options.transport,
@@ -96,6 +97,7 @@ impl Request {
             fs: FsOptions {
                 read_only: options.read_only,
                 writeback: options.writeback && !options.read_only,
+                checked_by_kernel: options.checked_by_kernel(),
                 acl: options.acl,
                 ttl: options.ttl,
             },

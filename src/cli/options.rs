@@ -19,6 +19,8 @@ pub struct MountOptions {
     pub read_only: bool,
     /// `allow_other`
     pub allow_other: bool,
+    /// `default_permissions`
+    pub default_permissions: bool,
     /// `acl`
     pub acl: bool,
     /// `durability=`
@@ -75,6 +77,7 @@ impl Default for MountOptions {
         Self {
             read_only: false,
             allow_other: false,
+            default_permissions: false,
             acl: false,
             durability: Durability::Power,
             writeback: true,
@@ -137,6 +140,11 @@ impl MountOptions {
         options
     }
 
+    /// Whether the kernel checks permissions itself. Where other users come in nobody else could.
+    pub fn checked_by_kernel(&self) -> bool {
+        self.default_permissions || self.allow_other || self.acl
+    }
+
     /// The flags for the kernel's own layer.
     pub fn flags(&self) -> Vec<FilesystemFlag> {
         let chosen = [
@@ -170,7 +178,7 @@ impl MountOptions {
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
             "allow_other" => self.allow_other = true,
-            "default_permissions" => {}
+            "default_permissions" => self.default_permissions = true,
             "acl" => self.acl = true,
             "noacl" => self.acl = false,
             "nonempty" => self.nonempty = true,
@@ -458,8 +466,17 @@ mod tests {
     fn what_mount_8_means_for_itself_is_dropped() {
         let list = "_netdev,nofail,noauto,auto,user,users,owner,group,nouser,defaults,\
                     x-systemd.automount,x-systemd.requires=/a,X-mount.mkdir=0700,comment=hello,\
-                    user=joe,user_id=0,group_id=0,default_permissions,relatime";
+                    user=joe,user_id=0,group_id=0,relatime";
         assert_eq!(parse(list).unwrap(), MountOptions::default());
+    }
+
+    #[test]
+    fn the_kernel_checks_where_others_come_in_or_it_is_asked_to() {
+        for (list, checks) in
+            [("", false), ("default_permissions", true), ("allow_other", true), ("acl", true)]
+        {
+            assert_eq!(parse(list).unwrap().checked_by_kernel(), checks, "{list}");
+        }
     }
 
     #[test]

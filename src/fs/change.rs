@@ -6,7 +6,7 @@ use super::error::{At, refused};
 use super::open::Purpose;
 use super::open_table::OpenInode;
 use super::pinned::Reached;
-use super::{AttributeChange, Attributes, FileSystem, FsError, Handle, NodeId, TimeChange};
+use super::{AttributeChange, Attributes, FileSystem, FsError, Handle, NodeId, TimeChange, Wanted};
 use crate::format::MAX_PLAIN_SIZE;
 use crate::keys::Caller;
 use crate::store::tree::{Stat, TimeSet};
@@ -22,6 +22,10 @@ impl FileSystem {
     ) -> Result<Attributes, FsError> {
         self.counters.count(|counts| &counts.changes);
         self.check_writable()?;
+        // Times come also from the kernel itself, whoever's process it is in.
+        if !change.sets_only_times() {
+            self.admit(caller, node)?;
+        }
         if let Some(stat) = self.with_times_as_asked(node, handle, change)? {
             return Ok(self.shown(&stat));
         }
@@ -39,7 +43,10 @@ impl FileSystem {
         if let Some(size) = change.size {
             match handle.filter(|file| file.writable) {
                 Some(file) => self.truncate(caller, file.inode(), size)?,
-                None => self.truncate_by_name(caller, node, size)?,
+                None => {
+                    self.check_permitted(node, Wanted::WRITE)?;
+                    self.truncate_by_name(caller, node, size)?;
+                }
             }
         }
         if change.atime.is_some() || change.mtime.is_some() {
@@ -117,6 +124,12 @@ impl FileSystem {
         let truncated = self.truncate(caller, inode, size);
         let settled = if inode.remove_writer() { self.settle(inode) } else { Ok(()) };
         truncated.and(settled)
+    }
+}
+
+impl AttributeChange {
+    fn sets_only_times(&self) -> bool {
+        self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.size.is_none()
     }
 }
 

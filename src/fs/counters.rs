@@ -102,6 +102,8 @@ counters! {
     forgets,
     /// Attributes asked for.
     attributes,
+    /// Permissions asked for.
+    access_checks,
     /// Attributes changed.
     changes,
     /// Symbolic links read.

@@ -1,9 +1,10 @@
 //! The file system: inodes, handles, directory operations, permissions, errno. Neutral to the
 //! transport: plain functions over plain types, replies written into buffers of the caller.
 //!
-//! Who may do what with an object is decided by the kernel from its attributes; here only what
-//! the kernel cannot know is refused. There is no global lock; what is locked is a shard of a
-//! table, for as long as a map takes, or one open file.
+//! Who may do what with an object is decided by the kernel from its attributes, or in a private
+//! mount as `permissions` has it; else only what the kernel cannot know is refused here. There is
+//! no global lock; what is locked is a shard of a table, for as long as a map takes, or one open
+//! file.
 
 mod attributes;
 mod capabilities;
@@ -24,6 +25,7 @@ mod names;
 mod nodes;
 mod open;
 mod open_table;
+mod permissions;
 mod pinned;
 mod ranges;
 mod reach;
@@ -42,7 +44,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
 
 use self::capabilities::Capabilities;
 use self::counters::Counters;
@@ -52,6 +53,7 @@ use self::handles::{DirectoryHandle, FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
+use self::permissions::Daemon;
 use self::resized::Resized;
 use crate::format::METADATA_DIR;
 use crate::store::tree::DiskTree;
@@ -60,6 +62,7 @@ use crate::volume::{Volume, VolumeError};
 pub use self::counters::{OperationCounts, Stats};
 pub use self::dates::rfc_3339;
 pub use self::error::FsError;
+pub use self::permissions::Wanted;
 pub use self::types::{
     AttributeChange, Attributes, DirectoryEntry, DirectorySink, Entry, FsOptions, FsStatistics,
     Handle, NodeId, Opened, SeekTarget, TimeChange, Timestamp,
@@ -84,12 +87,6 @@ pub struct FileSystem {
     transport: OnceLock<&'static str>,
 }
 
-/// Who this process is on the backing directory.
-struct Daemon {
-    uid: u32,
-    gid: u32,
-}
-
 impl FileSystem {
     /// The file system of `volume`, whose backing directory is `tree`. The process's umask must
     /// be 0.
@@ -102,7 +99,7 @@ impl FileSystem {
         let object = ObjectId::of(&root.located().stat().at(NodeId::ROOT)?);
         Ok(Self {
             read_only: AtomicBool::new(options.read_only || volume.read_only()),
-            daemon: Daemon { uid: geteuid().as_raw(), gid: getegid().as_raw() },
+            daemon: Daemon::of_this_process(),
             nodes: NodeTable::new(object),
             directories: DirectoryCache::new(root),
             open: Arc::new(OpenTable::new()),

@@ -14,7 +14,7 @@ use super::handles::FileHandle;
 use super::nodes::ObjectId;
 use super::open_table::{InodeUse, OpenInode};
 use super::pinned::{Pinned, Reached};
-use super::{FileSystem, FsError, Handle, NodeId, Opened};
+use super::{FileSystem, FsError, Handle, NodeId, Opened, Wanted};
 use crate::format::{CipherOffset, KeyId, plain_size};
 use crate::keys::{Access, Caller, Operation};
 use crate::store::SyncScope;
@@ -39,6 +39,7 @@ impl FileSystem {
         if mode.writable || mode.truncate {
             self.check_writable()?;
         }
+        self.check_permitted(node, mode.wanted())?;
         let purpose = if mode.writable || mode.truncate { Purpose::Write } else { Purpose::Read };
         let before = self.nodes.stamp(node);
         let used = self.open_inode(caller, node, purpose, None)?;
@@ -234,8 +235,8 @@ impl FileSystem {
         Ok((fd.into(), stat))
     }
 
-    /// The kernel has allowed the open by the mode bits, but an owner without privilege may be
-    /// denied by its own: files of mode 0200 or 0444 must open all the same.
+    /// The mode bits have allowed the open, but an owner without privilege may be denied by its
+    /// own: files of mode 0200 or 0444 must open all the same.
     fn open_as_owner(
         &self,
         node: NodeId,
@@ -260,6 +261,8 @@ pub(super) struct OpenMode {
     pub readable: bool,
     pub writable: bool,
     pub truncate: bool,
+    /// The kernel opens it to run it, and has looked whether it may.
+    pub executes: bool,
 }
 
 impl OpenMode {
@@ -269,7 +272,15 @@ impl OpenMode {
             readable: access != libc::O_WRONLY,
             writable: access != libc::O_RDONLY,
             truncate: flags & libc::O_TRUNC != 0,
+            executes: flags & TO_EXECUTE != 0,
         }
+    }
+
+    fn wanted(self) -> Wanted {
+        let wanted = if self.executes { Wanted::EXECUTE } else { Wanted::default() };
+        wanted
+            .and_if(self.readable && !self.executes, Wanted::READ)
+            .and_if(self.writable || self.truncate, Wanted::WRITE)
     }
 }
 
@@ -290,6 +301,8 @@ fn may_still_be_read(error: &FsError) -> bool {
 }
 
 const OWNER_BITS: u32 = 0o600;
+/// `__FMODE_EXEC` of the kernel, which no program can give.
+pub(super) const TO_EXECUTE: i32 = 0x20;
 
 #[cfg(test)]
 mod tests {

@@ -161,6 +161,9 @@ pub struct FsOptions {
     /// The kernel gathers writes: it owns sizes and times of open files, and reads through
     /// handles that were opened for writing only.
     pub writeback: bool,
+    /// The kernel checks permissions (`default_permissions`). Without it only the user who
+    /// mounted comes in.
+    pub checked_by_kernel: bool,
     /// POSIX ACLs are honoured; without it they are refused.
     pub acl: bool,
     /// How long the kernel may trust names and attributes.

@@ -11,7 +11,7 @@ use super::description::{is_described, value_of};
 use super::directory_keys::KEY_ID;
 use super::error::{At, refused};
 use super::rewrap::ENVELOPE;
-use super::{FileSystem, FsError, NodeId};
+use super::{FileSystem, FsError, NodeId, Wanted};
 use crate::keys::Caller;
 use crate::store::tree::{FileKind, XattrMode};
 use crate::volume::describe;
@@ -163,6 +163,7 @@ impl FileSystem {
         if kind != FileKind::Regular {
             return refused(node, Errno::NODATA);
         }
+        self.check_permitted(node, Wanted::READ)?;
         let described = match self.open.find(object) {
             Some(open) => open.file().description(),
             None => {

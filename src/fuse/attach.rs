@@ -33,6 +33,8 @@ pub struct MountPlan {
     pub subtype: String,
     /// Users other than the one who mounts may use it.
     pub allow_other: bool,
+    /// The kernel checks permissions.
+    pub checked_by_kernel: bool,
     /// Flags that the kernel's own layer keeps.
     pub flags: Vec<FilesystemFlag>,
     /// Threads that serve requests.
@@ -206,13 +208,14 @@ fn mount_directly(plan: &MountPlan) -> Result<Option<OwnedFd>, MountError> {
         Err(error) => return Err(MountError::Device(error)),
     };
     let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+        "fd={},rootmode=40000,user_id={},group_id={}",
         device.as_raw_fd(),
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
-    if plan.allow_other {
-        data.push_str(",allow_other");
+    for option in kernel_options(plan) {
+        data.push(',');
+        data.push_str(option);
     }
     let data = CString::new(data).expect("numbers and names hold no NUL");
     let (flags, data) = (mount_flags(&plan.flags), data.as_c_str());
@@ -272,18 +275,22 @@ fn refusal(said: &str) -> MountError {
     }
 }
 
+/// Who comes in, and who looks whether they may.
+fn kernel_options(plan: &MountPlan) -> impl Iterator<Item = &'static str> {
+    let chosen =
+        [(plan.checked_by_kernel, "default_permissions"), (plan.allow_other, "allow_other")];
+    chosen.into_iter().filter_map(|(is_set, name)| is_set.then_some(name))
+}
+
 fn fusermount_options(plan: &MountPlan) -> OsString {
     let mut options = b"fsname=".to_vec();
     options.extend(escaped(&plan.source));
     options.extend_from_slice(b",subtype=");
     options.extend(escaped(OsStr::new(&plan.subtype)));
-    options.extend_from_slice(b",default_permissions");
-    if plan.allow_other {
-        options.extend_from_slice(b",allow_other");
-    }
-    for flag in plan.flags.iter().filter(|flag| flag.known_to_fusermount()) {
+    let flags = plan.flags.iter().filter(|flag| flag.known_to_fusermount());
+    for option in kernel_options(plan).chain(flags.map(|flag| flag.name())) {
         options.push(b',');
-        options.extend_from_slice(flag.name().as_bytes());
+        options.extend_from_slice(option.as_bytes());
     }
     OsString::from_vec(options)
 }
@@ -333,6 +340,7 @@ mod tests {
             source: source.into(),
             subtype: "ssefs".to_owned(),
             allow_other: false,
+            checked_by_kernel: false,
             flags: flags.to_vec(),
             threads: 1,
             transport: Choice::Auto,
@@ -342,17 +350,14 @@ mod tests {
     #[test]
     fn a_source_cannot_smuggle_options_to_fusermount() {
         let options = fusermount_options(&plan(r"/a,suid,\,dev", &[FilesystemFlag::ReadOnly]));
-        assert_eq!(
-            options.to_str().unwrap(),
-            r"fsname=/a\,suid\,\\\,dev,subtype=ssefs,default_permissions,ro"
-        );
+        assert_eq!(options.to_str().unwrap(), r"fsname=/a\,suid\,\\\,dev,subtype=ssefs,ro");
     }
 
     #[test]
     fn fusermount_gets_only_flags_that_it_knows() {
         let flags = [FilesystemFlag::StrictAtime, FilesystemFlag::NoExec];
         let mut plan = plan("/a", &flags);
-        plan.allow_other = true;
+        (plan.allow_other, plan.checked_by_kernel) = (true, true);
         assert_eq!(
             fusermount_options(&plan).to_str().unwrap(),
             "fsname=/a,subtype=ssefs,default_permissions,allow_other,noexec"

@@ -11,21 +11,22 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::convert::{
-    COPY_MAX, caller, directory_flags, file_attr, file_flags, negative_attr, time_change, timestamp,
+    COPY_MAX, caller, directory_flags, file_attr, file_flags, handle, length, negative_attr, node,
+    time_change, timestamp,
 };
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
 use super::negotiate::{negotiate, not_offered};
 use super::seeks::{Question, SeekQueue};
-use crate::fs::{AttributeChange, Entry, FileSystem, Handle, NodeId, SeekTarget};
+use crate::fs::{AttributeChange, Entry, FileSystem, FsError, SeekTarget, Wanted};
 use crate::sys::buffer::with_scratch;
 
 /// A file system behind `/dev/fuse`.
@@ -42,6 +43,20 @@ impl Classic {
             guarded("lseek", || answering.seek(handle, offset, target))
         })?;
         Ok(Self { fs, seeks })
+    }
+
+    /// Runs what a process asks for by name or node, of its own will.
+    fn asked<T>(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        about: INodeNo,
+        work: impl FnOnce() -> Result<T, FsError>,
+    ) -> Result<T, Errno> {
+        guarded(operation, || {
+            self.fs.admit(caller(request), node(about))?;
+            work()
+        })
     }
 
     fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
@@ -62,7 +77,9 @@ impl Filesystem for Classic {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
+        match self.asked("lookup", request, parent, || {
+            self.fs.lookup(caller(request), node(parent), name)
+        }) {
             Err(Errno::ENOENT) => {
                 reply.entry(&self.fs.options().ttl, &negative_attr(), Generation(0));
             }
@@ -85,6 +102,11 @@ impl Filesystem for Classic {
             }
             Err(errno) => reply.error(errno),
         }
+    }
+
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let wanted = Wanted::from_mask(mask.bits().cast_unsigned());
+        finish(self.asked("access", request, ino, || self.fs.access(node(ino), wanted)), reply);
     }
 
     fn setattr(
@@ -125,8 +147,8 @@ impl Filesystem for Classic {
         }
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match guarded("readlink", || self.fs.read_link(node(ino))) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.asked("readlink", request, ino, || self.fs.read_link(node(ino))) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
@@ -142,7 +164,7 @@ impl Filesystem for Classic {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let result = guarded("mknod", || {
+        let result = self.asked("mknod", request, parent, || {
             self.fs.make_node(caller(request), node(parent), name, mode, umask, rdev)
         });
         self.entry(result, reply);
@@ -157,18 +179,21 @@ impl Filesystem for Classic {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let result = guarded("mkdir", || {
+        let result = self.asked("mkdir", request, parent, || {
             self.fs.make_directory(caller(request), node(parent), name, mode, umask)
         });
         self.entry(result, reply);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        finish(guarded("unlink", || self.fs.unlink(node(parent), name)), reply);
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        finish(self.asked("unlink", request, parent, || self.fs.unlink(node(parent), name)), reply);
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        finish(guarded("rmdir", || self.fs.remove_directory(node(parent), name)), reply);
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        finish(
+            self.asked("rmdir", request, parent, || self.fs.remove_directory(node(parent), name)),
+            reply,
+        );
     }
 
     fn symlink(
@@ -179,7 +204,7 @@ impl Filesystem for Classic {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let result = guarded("symlink", || {
+        let result = self.asked("symlink", request, parent, || {
             self.fs.make_symlink(caller(request), node(parent), name, target.as_os_str())
         });
         self.entry(result, reply);
@@ -187,7 +212,7 @@ impl Filesystem for Classic {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -195,7 +220,7 @@ impl Filesystem for Classic {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let result = guarded("rename", || {
+        let result = self.asked("rename", request, parent, || {
             self.fs.rename(node(parent), name, node(new_parent), new_name, flags.bits())
         });
         finish(result, reply);
@@ -203,18 +228,21 @@ impl Filesystem for Classic {
 
     fn link(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         new_parent: INodeNo,
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let result = guarded("link", || self.fs.link(node(ino), node(new_parent), new_name));
+        let result = self.asked("link", request, new_parent, || {
+            self.fs.link(node(ino), node(new_parent), new_name)
+        });
         self.entry(result, reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match guarded("open", || self.fs.open(caller(request), node(ino), flags.0)) {
+        match self.asked("open", request, ino, || self.fs.open(caller(request), node(ino), flags.0))
+        {
             Ok(opened) => {
                 let flags = file_flags(opened);
                 reply.opened(FileHandle(opened.handle.0), flags);
@@ -233,7 +261,7 @@ impl Filesystem for Classic {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let result = guarded("create", || {
+        let result = self.asked("create", request, parent, || {
             self.fs.create(caller(request), node(parent), name, mode, umask, flags)
         });
         match result {
@@ -323,7 +351,9 @@ impl Filesystem for Classic {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match guarded("opendir", || self.fs.open_directory(caller(request), node(ino))) {
+        match self
+            .asked("opendir", request, ino, || self.fs.open_directory(caller(request), node(ino)))
+        {
             Ok(opened) => {
                 reply.opened(FileHandle(opened.handle.0), directory_flags(opened));
             }
@@ -415,7 +445,7 @@ impl Filesystem for Classic {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let result = guarded("setxattr", || {
+        let result = self.asked("setxattr", request, ino, || {
             self.fs.set_xattr(caller(request), node(ino), name, value, flags)
         });
         finish(result, reply);
@@ -429,17 +459,23 @@ impl Filesystem for Classic {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let result = guarded("getxattr", || self.fs.xattr(caller(request), node(ino), name));
+        let result = self
+            .asked("getxattr", request, ino, || self.fs.xattr(caller(request), node(ino), name));
         finish_xattr(result, size, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        finish_xattr(guarded("listxattr", || self.fs.xattr_names(node(ino))), size, reply);
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        finish_xattr(
+            self.asked("listxattr", request, ino, || self.fs.xattr_names(node(ino))),
+            size,
+            reply,
+        );
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let result =
-            guarded("removexattr", || self.fs.remove_xattr(caller(request), node(ino), name));
+        let result = self.asked("removexattr", request, ino, || {
+            self.fs.remove_xattr(caller(request), node(ino), name)
+        });
         finish(result, reply);
     }
 
@@ -556,16 +592,4 @@ fn finish_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
         Ok(value) => reply.data(&value),
         Err(errno) => reply.error(errno),
     }
-}
-
-fn node(ino: INodeNo) -> NodeId {
-    NodeId(ino.0)
-}
-
-fn handle(fh: FileHandle) -> Handle {
-    Handle(fh.0)
-}
-
-fn length(len: usize) -> u32 {
-    u32::try_from(len).expect("a request or an attribute is far below 4 GiB")
 }

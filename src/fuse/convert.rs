@@ -3,14 +3,29 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
+use fuser::{FileAttr, FileHandle, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 
-use crate::fs::{Attributes, NodeId, Opened, TimeChange, Timestamp};
+use crate::fs::{Attributes, Handle, NodeId, Opened, TimeChange, Timestamp};
 use crate::keys::Caller;
 
 /// Who sent the request.
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+/// Which object a request is about.
+pub(super) fn node(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+/// Which open file or directory a request is about.
+pub(super) fn handle(fh: FileHandle) -> Handle {
+    Handle(fh.0)
+}
+
+/// How much an answer carries.
+pub(super) fn length(len: usize) -> u32 {
+    u32::try_from(len).expect("a request or an attribute is far below 4 GiB")
 }
 
 /// The attributes as `fuser` sends them.

@@ -111,9 +111,8 @@ impl Session {
 
     fn start_classic(fs: &Arc<FileSystem>, plan: &MountPlan) -> Result<Self, MountError> {
         let (device, attached) = attach(plan)?;
-        // The kernel checks permissions (`default_permissions`) and keeps other users out
-        // itself (no `allow_other`). A filter by user here would only refuse the writeback
-        // cache's own requests, which may come under any user.
+        // The kernel keeps other users out itself, or checks permissions. A filter by user here
+        // would only refuse the writeback cache's own requests, which may come under any user.
         let notifier = Arc::new(OnceLock::new());
         let served = Classic::new(Arc::clone(fs), Arc::clone(&notifier)).and_then(|classic| {
             fuser::Session::from_fd(classic, device, SessionACL::All, config(plan))

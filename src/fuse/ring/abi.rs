@@ -150,6 +150,8 @@ structures! {
     LinkIn, 8 { node: u64 }
     /// `fuse_open_in`
     OpenIn, 8 { flags: u32, open_flags: u32 }
+    /// `fuse_access_in`
+    AccessIn, 8 { mask: u32, padding: u32 }
     /// `fuse_create_in`
     CreateIn, 16 { flags: u32, mode: u32, umask: u32, open_flags: u32 }
     /// `fuse_read_in`
@@ -205,8 +207,8 @@ pub(super) mod opcode {
         MKDIR = 9, UNLINK = 10, RMDIR = 11, RENAME = 12, LINK = 13, OPEN = 14, READ = 15,
         WRITE = 16, STATFS = 17, RELEASE = 18, FSYNC = 20, SETXATTR = 21, GETXATTR = 22,
         LISTXATTR = 23, REMOVEXATTR = 24, FLUSH = 25, INIT = 26, OPENDIR = 27, READDIR = 28,
-        RELEASEDIR = 29, FSYNCDIR = 30, CREATE = 35, INTERRUPT = 36, DESTROY = 38, IOCTL = 39,
-        BATCH_FORGET = 42, FALLOCATE = 43, READDIRPLUS = 44, RENAME2 = 45, LSEEK = 46,
+        RELEASEDIR = 29, FSYNCDIR = 30, ACCESS = 34, CREATE = 35, INTERRUPT = 36, DESTROY = 38,
+        IOCTL = 39, BATCH_FORGET = 42, FALLOCATE = 43, READDIRPLUS = 44, RENAME2 = 45, LSEEK = 46,
         COPY_FILE_RANGE = 47,
     }
 }

@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::abi::{
-    CopyFileRangeIn, CreateIn, FallocateIn, FsyncIn, GETATTR_HANDLE, GetattrIn, GetxattrIn,
-    InHeader, LinkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn,
-    SetattrIn, SetxattrIn, Wire, WriteIn, opcode,
+    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FsyncIn, GETATTR_HANDLE, GetattrIn,
+    GetxattrIn, InHeader, LinkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In,
+    RenameIn, SetattrIn, SetxattrIn, Wire, WriteIn, opcode,
 };
 use crate::fs::{Handle, NodeId};
 use crate::keys::Caller;
@@ -17,6 +17,7 @@ use crate::keys::Caller;
 pub(super) enum Operation<'a> {
     Lookup { name: &'a OsStr },
     Getattr { handle: Option<Handle> },
+    Access { mask: u32 },
     Setattr(SetattrIn),
     Readlink,
     Symlink { name: &'a OsStr, target: &'a OsStr },
@@ -61,6 +62,7 @@ impl<'a> Operation<'a> {
                 let by_handle = asked.flags & GETATTR_HANDLE != 0;
                 Self::Getattr { handle: by_handle.then_some(Handle(asked.handle)) }
             }
+            opcode::ACCESS => Self::Access { mask: AccessIn::read(structure)?.mask },
             opcode::SETATTR => Self::Setattr(SetattrIn::read(structure)?),
             opcode::READLINK => Self::Readlink,
             opcode::SYMLINK => Self::Symlink { name: names.next()?, target: names.next()? },
@@ -118,11 +120,37 @@ impl<'a> Operation<'a> {
         })
     }
 
+    /// Whether it concerns an object by its name or node, and comes from a process of its own
+    /// will. The others are about what is open, or may come from the kernel itself.
+    pub(super) fn is_by_name(&self) -> bool {
+        matches!(
+            self,
+            Self::Lookup { .. }
+                | Self::Access { .. }
+                | Self::Readlink
+                | Self::Symlink { .. }
+                | Self::Mknod { .. }
+                | Self::Mkdir { .. }
+                | Self::Unlink { .. }
+                | Self::Rmdir { .. }
+                | Self::Rename { .. }
+                | Self::Link { .. }
+                | Self::Open(_)
+                | Self::Create { .. }
+                | Self::Opendir
+                | Self::Setxattr { .. }
+                | Self::Getxattr { .. }
+                | Self::Listxattr { .. }
+                | Self::Removexattr { .. }
+        )
+    }
+
     /// What a log calls it.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Lookup { .. } => "lookup",
             Self::Getattr { .. } => "getattr",
+            Self::Access { .. } => "access",
             Self::Setattr(_) => "setattr",
             Self::Readlink => "readlink",
             Self::Symlink { .. } => "symlink",

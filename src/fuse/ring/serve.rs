@@ -14,7 +14,7 @@ use super::reply::{Answer, Listing};
 use super::request::{Operation, moved_bytes};
 use crate::fs::{
     AttributeChange, Entry, FileSystem, FsError, Handle, NodeId, Opened, SeekTarget, TimeChange,
-    Timestamp,
+    Timestamp, Wanted,
 };
 
 /// The file system behind a connection.
@@ -96,6 +96,9 @@ impl Service {
         room: &mut [u8],
     ) -> Result<Answer, FsError> {
         let (fs, node, caller) = (&self.fs, header.node(), header.caller());
+        if operation.is_by_name() {
+            fs.admit(caller, node)?;
+        }
         Ok(match *operation {
             Operation::Lookup { name } => match fs.lookup(caller, node, name) {
                 Err(error) if error.errno() == libc::ENOENT => {
@@ -105,6 +108,7 @@ impl Service {
                 found => Answer::Entry(found?),
             },
             Operation::Getattr { handle } => Answer::Attributes(fs.attributes(node, handle)?),
+            Operation::Access { mask } => done(fs.access(node, Wanted::from_mask(mask)))?,
             Operation::Setattr(ref asked) => {
                 let handle = (asked.valid & valid::HANDLE != 0).then_some(Handle(asked.handle));
                 Answer::Attributes(fs.set_attributes(caller, node, handle, &change(asked))?)

@@ -14,7 +14,7 @@ use std::time::Duration;
 use ssefs::sys::fail_point::VARIABLE;
 
 use super::scratch::{Scratch, detach, is_mounted};
-use super::{User, is_native, needs_root, skip, succeed, transport, wait_for};
+use super::{NOBODY, User, is_native, needs_root, skip, succeed, transport, wait_for};
 
 /// How to mount: options, mode, who may look.
 #[derive(Clone, Default)]
@@ -53,6 +53,11 @@ impl Setup {
     pub fn owned_by(mut self, user: User) -> Self {
         self.owner = Some(user);
         self
+    }
+
+    /// As an ordinary user mounts for nobody else. Needs root.
+    pub fn of_nobody() -> Self {
+        Self::new().owned_by(User::ordinary(NOBODY))
     }
 
     /// The test means nothing on a plain directory, for this reason.

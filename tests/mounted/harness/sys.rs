@@ -154,6 +154,16 @@ pub fn own_directory_and_umask() -> io::Result<()> {
     Ok(())
 }
 
+/// `setfsuid(2)`: the calling thread counts as this user on file systems, and as nobody else
+/// anywhere else.
+pub fn act_on_files_as(uid: u32) {
+    // SAFETY: takes no pointers, and glibc keeps no copy of this id.
+    let ask = |uid: u32| unsafe { libc::syscall(libc::SYS_setfsuid, uid) };
+    ask(uid);
+    // It tells no errors: what it was before is what the first call came to.
+    assert_eq!(ask(u32::MAX), libc::c_long::from(uid), "only root acts as others");
+}
+
 /// `truncate(2)`: by name, for what cannot be opened for writing.
 pub fn truncate(path: &CStr, len: i64) -> io::Result<()> {
     // SAFETY: `path` is a terminated string that lives through the call.

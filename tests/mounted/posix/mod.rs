@@ -13,6 +13,7 @@ mod mmap;
 mod names;
 mod open;
 mod ownership;
+mod private;
 mod readonly;
 mod rename;
 mod seek;
