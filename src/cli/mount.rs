@@ -81,6 +81,9 @@ impl Request {
             checks::unoccupied(&mount_point)?;
         }
         checks::fuse(options.allow_other)?;
+        let checked_by_kernel = options.checked_by_kernel()
+            // Then the daemon's rights are not those of who comes in.
+            || process::has_unusual_rights().map_err(|error| Failure::new(Exit::Other, error))?;
         let keystore = absolute(Keystore::locate(options.keystore.as_deref()))?;
         let log_file = options.log_file.clone().map(absolute).transpose()?;
         Ok(Self {
@@ -89,7 +92,7 @@ impl Request {
                 source: options.source.clone().unwrap_or_else(|| backing.clone().into()),
                 subtype: "ssefs".to_owned(),
                 allow_other: options.allow_other,
-                checked_by_kernel: options.checked_by_kernel(),
+                checked_by_kernel,
                 flags: options.flags(),
                 threads: options.threads,
                 transport: options.transport,
@@ -97,7 +100,7 @@ impl Request {
             fs: FsOptions {
                 read_only: options.read_only,
                 writeback: options.writeback && !options.read_only,
-                checked_by_kernel: options.checked_by_kernel(),
+                checked_by_kernel,
                 acl: options.acl,
                 ttl: options.ttl,
             },

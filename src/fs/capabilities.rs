@@ -46,7 +46,7 @@ impl FileSystem {
     }
 }
 
-const CAPABILITY: &str = "security.capability";
+pub(super) const CAPABILITY: &str = "security.capability";
 
 #[cfg(test)]
 mod tests {

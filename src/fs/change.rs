@@ -22,8 +22,7 @@ impl FileSystem {
     ) -> Result<Attributes, FsError> {
         self.counters.count(|counts| &counts.changes);
         self.check_writable()?;
-        // Times come also from the kernel itself, whoever's process it is in.
-        if !change.sets_only_times() {
+        if !change.may_be_a_flush() {
             self.admit(caller, node)?;
         }
         if let Some(stat) = self.with_times_as_asked(node, handle, change)? {
@@ -43,10 +42,7 @@ impl FileSystem {
         if let Some(size) = change.size {
             match handle.filter(|file| file.writable) {
                 Some(file) => self.truncate(caller, file.inode(), size)?,
-                None => {
-                    self.check_permitted(node, Wanted::WRITE)?;
-                    self.truncate_by_name(caller, node, size)?;
-                }
+                None => self.truncate_by_name(caller, node, size)?,
             }
         }
         if change.atime.is_some() || change.mtime.is_some() {
@@ -118,7 +114,7 @@ impl FileSystem {
     }
 
     fn truncate_by_name(&self, caller: Caller, node: NodeId, size: u64) -> Result<(), FsError> {
-        let used = self.open_inode(caller, node, Purpose::Write, None)?;
+        let used = self.open_inode(caller, node, Purpose::Write, Wanted::WRITE, None)?;
         let inode = used.inode();
         inode.add_writer();
         let truncated = self.truncate(caller, inode, size);
@@ -128,8 +124,17 @@ impl FileSystem {
 }
 
 impl AttributeChange {
-    fn sets_only_times(&self) -> bool {
-        self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.size.is_none()
+    /// Whether it may be the kernel's own flush of times, which comes in the name of whoever is
+    /// about, or nothing at all.
+    fn may_be_a_flush(&self) -> bool {
+        let times = match self.mtime {
+            None => true,
+            Some(TimeChange::At(_)) => self.ctime.is_some(),
+            Some(TimeChange::Now) => false,
+        };
+        let AttributeChange { mode, uid, gid, size, atime, .. } = *self;
+        let others = [mode, uid, gid].iter().any(Option::is_some) || size.is_some();
+        times && !others && atime.is_none()
     }
 }
 

@@ -14,7 +14,7 @@ use super::nodes::{ObjectId, Target};
 use super::open::{OpenMode, Purpose};
 use super::pinned::Reached;
 use super::xattrs::ACL_DEFAULT;
-use super::{Entry, FileSystem, FsError, NodeId, Opened, check_new_name};
+use super::{Entry, FileSystem, FsError, NodeId, Opened, Wanted, check_new_name};
 use crate::keys::Caller;
 use crate::store::disk::DiskFile;
 use crate::store::tree::{DirFd, FileKind, OpenFlags, Stat};
@@ -169,7 +169,7 @@ impl FileSystem {
         }
         let purpose = if mode.writable { Purpose::Write } else { Purpose::Read };
         let key_id = if mode.writable { self.key_within(site.parent)? } else { None };
-        let joined = self.open_inode(caller, node, purpose, key_id.as_ref())?;
+        let joined = self.open_inode(caller, node, purpose, Wanted::NOTHING, key_id.as_ref())?;
         self.made_without_capability(joined.inode(), site.capabilities);
         Ok(Opened { handle: self.hold(caller, joined, mode), keep_cache: true })
     }

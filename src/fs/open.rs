@@ -39,10 +39,9 @@ impl FileSystem {
         if mode.writable || mode.truncate {
             self.check_writable()?;
         }
-        self.check_permitted(node, mode.wanted())?;
         let purpose = if mode.writable || mode.truncate { Purpose::Write } else { Purpose::Read };
         let before = self.nodes.stamp(node);
-        let used = self.open_inode(caller, node, purpose, None)?;
+        let used = self.open_inode(caller, node, purpose, mode.wanted(), None)?;
         if !self.resized.may_open(used.inode().object()) {
             // The kernel answers by looking the name up anew, and then opens it again.
             return Err(FsError::Stale { node });
@@ -129,13 +128,15 @@ impl FileSystem {
         inode.settle(|source| self.volume_error(inode.node(), source))
     }
 
-    /// Opens the object of a node, or joins those who have it open. `key_id` is the CMK that
+    /// Opens the object of a node, or joins those who have it open, if its mode allows what is
+    /// `wanted` of it. `key_id` is the CMK that
     /// its directory names, looked for here if it is wanted and not given.
     pub(super) fn open_inode(
         &self,
         caller: Caller,
         node: NodeId,
         purpose: Purpose,
+        wanted: Wanted,
         key_id: Option<&KeyId>,
     ) -> Result<InodeUse, FsError> {
         let (object, kind) = self.nodes.object(node).ok_or(FsError::Stale { node })?;
@@ -148,6 +149,7 @@ impl FileSystem {
         let used = self.open.claim(node, object);
         let inode = Arc::clone(used.inode());
         let _alone = inode.open_alone();
+        self.check_permitted(caller, node, wanted)?;
         let path = || self.nodes.path(node);
         let access = access(caller, Operation::Open, &path, None);
         let wrap = |source| self.volume_error(node, source);
@@ -261,7 +263,7 @@ pub(super) struct OpenMode {
     pub readable: bool,
     pub writable: bool,
     pub truncate: bool,
-    /// The kernel opens it to run it, and has looked whether it may.
+    /// The kernel opens it to run it.
     pub executes: bool,
 }
 
@@ -277,8 +279,8 @@ impl OpenMode {
     }
 
     fn wanted(self) -> Wanted {
-        let wanted = if self.executes { Wanted::EXECUTE } else { Wanted::default() };
-        wanted
+        Wanted::NOTHING
+            .and_if(self.executes, Wanted::EXECUTE)
             .and_if(self.readable && !self.executes, Wanted::READ)
             .and_if(self.writable || self.truncate, Wanted::WRITE)
     }

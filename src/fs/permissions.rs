@@ -1,8 +1,9 @@
 //! Who may do what, in a mount where the kernel does not decide it (`checked_by_kernel` off).
 //! There all calls come from the user who mounted, since the kernel keeps the others out, and
-//! this process has the same rights below. So whatever is done to the backing directory is
-//! allowed or refused there. What remains is decided here: opening and cutting, for which a file
-//! that its owner may not read or write is opened all the same, and `access(2)`.
+//! this process has that user's rights below. So what is done to names, attributes and directories
+//! is allowed or refused there. What remains is decided here: opening, cutting and describing a
+//! file, which is opened below even if its owner may not, and `access(2)`. FIFOs, sockets and
+//! device nodes are opened by the kernel alone, which asks nobody.
 //!
 //! With its own checks the kernel asks for the attributes of a directory after each change in it.
 
@@ -10,7 +11,6 @@ use std::sync::Once;
 
 use rustix::io::Errno;
 use rustix::process::{Gid, getegid, geteuid, getgroups};
-use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::refused;
 use super::{FileSystem, FsError, NodeId};
@@ -22,6 +22,7 @@ use crate::store::tree::{FileKind, Stat};
 pub struct Wanted(u32);
 
 impl Wanted {
+    pub(super) const NOTHING: Self = Self(0);
     pub(super) const READ: Self = Self(libc::R_OK.cast_unsigned());
     pub(super) const WRITE: Self = Self(libc::W_OK.cast_unsigned());
     pub(super) const EXECUTE: Self = Self(libc::X_OK.cast_unsigned());
@@ -46,8 +47,6 @@ pub(super) struct Daemon {
     pub uid: u32,
     pub gid: u32,
     groups: Vec<u32>,
-    /// It may read and write whatever the mode bits say.
-    privileged: bool,
     /// It has been told that somebody else was refused.
     told: Once,
 }
@@ -55,23 +54,19 @@ pub(super) struct Daemon {
 impl Daemon {
     pub(super) fn of_this_process() -> Self {
         let groups = getgroups().unwrap_or_default();
-        let overrides = capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_OVERRIDE));
-        let uid = geteuid().as_raw();
         Self {
-            uid,
+            uid: geteuid().as_raw(),
             gid: getegid().as_raw(),
             groups: groups.into_iter().map(Gid::as_raw).collect(),
-            privileged: uid == 0 && overrides,
             told: Once::new(),
         }
     }
 
-    /// Whether the mode bits of an object let this process do that with it.
+    /// Whether the mode bits of an object let this process do that with it. Root may read and
+    /// write whatever they say.
     fn may(&self, stat: &Stat, wanted: Wanted) -> bool {
-        if self.privileged {
-            let executable = stat.kind() == FileKind::Directory || stat.mode & 0o111 != 0;
-            return executable || !wanted.contains(Wanted::EXECUTE);
+        if self.uid == 0 {
+            return overridden(stat, wanted);
         }
         let class = if stat.uid == self.uid {
             6
@@ -85,11 +80,12 @@ impl Daemon {
 }
 
 impl FileSystem {
-    /// Refuses who is not the user of a mount whose calls the kernel does not check. The kernel
-    /// keeps out who is another one altogether; this is one of root's processes that acts as
-    /// somebody else on file systems alone (`setfsuid(2)`), as file servers do.
+    /// Refuses, in root's mount whose calls the kernel does not check, a process of root that acts
+    /// as another user on files alone (`setfsuid(2)`), as file servers do. Not for what the kernel
+    /// asks for in passing, in the name of whoever is about: look-ups of names that it knows, the
+    /// capability of a file that is written, times.
     pub fn admit(&self, caller: Caller, node: NodeId) -> Result<(), FsError> {
-        if self.options.checked_by_kernel || caller.uid == self.daemon.uid {
+        if self.options.checked_by_kernel || self.daemon.uid != 0 || caller.uid == 0 {
             return Ok(());
         }
         let Caller { uid, pid, .. } = caller;
@@ -103,7 +99,7 @@ impl FileSystem {
     }
 
     /// Answers `access(2)` and `chdir(2)`.
-    pub fn access(&self, node: NodeId, wanted: Wanted) -> Result<(), FsError> {
+    pub fn access(&self, caller: Caller, node: NodeId, wanted: Wanted) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.access_checks);
         let (_, kind) = self.nodes.object(node).ok_or(FsError::Stale { node })?;
         let changes = [FileKind::Regular, FileKind::Directory, FileKind::Symlink].contains(&kind);
@@ -111,37 +107,69 @@ impl FileSystem {
             self.check_writable()?;
         }
         let by_its_bits = wanted.contains(Wanted::EXECUTE) && kind != FileKind::Directory;
-        if self.daemon.privileged && !by_its_bits {
+        if wanted == Wanted::NOTHING || (self.daemon.uid == 0 && !by_its_bits) {
             return Ok(());
         }
-        self.permit(&self.stat(node)?, node, wanted)
+        self.permit(caller, node, wanted)
     }
 
     /// Refuses to open or cut a file of which more is wanted than its mode allows, where the
     /// kernel has not done so.
-    pub(super) fn check_permitted(&self, node: NodeId, wanted: Wanted) -> Result<(), FsError> {
-        if self.options.checked_by_kernel || self.daemon.privileged {
+    pub(super) fn check_permitted(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        wanted: Wanted,
+    ) -> Result<(), FsError> {
+        if self.options.checked_by_kernel || self.daemon.uid == 0 || wanted == Wanted::NOTHING {
             return Ok(());
         }
-        self.permit(&self.stat(node)?, node, wanted)
+        self.permit(caller, node, wanted)
     }
 
-    fn permit(&self, stat: &Stat, node: NodeId, wanted: Wanted) -> Result<(), FsError> {
-        if self.daemon.may(stat, wanted) { Ok(()) } else { refused(node, Errno::ACCESS) }
+    fn permit(&self, caller: Caller, node: NodeId, wanted: Wanted) -> Result<(), FsError> {
+        let stat = self.stat(node)?;
+        let is_own = stat.uid == self.daemon.uid;
+        if self.daemon.may(&stat, wanted) || (is_own && overrides(caller, &stat, wanted)) {
+            Ok(())
+        } else {
+            refused(node, Errno::ACCESS)
+        }
     }
 }
 
+/// Whether a process with `CAP_DAC_OVERRIDE` may do that.
+fn overridden(stat: &Stat, wanted: Wanted) -> bool {
+    let executable = stat.kind() == FileKind::Directory || stat.mode & 0o111 != 0;
+    executable || !wanted.contains(Wanted::EXECUTE)
+}
+
+/// Whether the caller's capabilities let it do that, as they do for root of a user namespace,
+/// with files of the user whose namespace it is.
+fn overrides(caller: Caller, stat: &Stat, wanted: Wanted) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", caller.pid));
+    let status = status.unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or("");
+    let effective = u64::from_str_radix(effective.trim(), 16).unwrap_or(0);
+    let has = |capability: u32| effective & (1 << capability) != 0;
+    (has(CAP_DAC_OVERRIDE) && overridden(stat, wanted))
+        || (has(CAP_DAC_READ_SEARCH) && Wanted::READ.contains(wanted))
+}
+
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+
 #[cfg(test)]
 mod tests {
-    use super::super::AttributeChange;
     use super::super::open::TO_EXECUTE;
     use super::super::tests::{Fixture, ROOT_CALLER, USER, os};
+    use super::super::{AttributeChange, TimeChange, Timestamp};
     use super::*;
 
     type Call<'a> = dyn Fn() -> Result<(), FsError> + 'a;
 
     fn ordinary() -> Daemon {
-        Daemon { uid: 10, gid: 20, groups: vec![21, 22], privileged: false, told: Once::new() }
+        Daemon { uid: 10, gid: 20, groups: vec![21, 22], told: Once::new() }
     }
 
     fn stat(kind: u32, mode: u32, uid: u32, gid: u32) -> Stat {
@@ -168,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn privilege_reads_and_writes_all_but_runs_only_programs() {
-        let daemon = Daemon { privileged: true, ..ordinary() };
+    fn root_reads_and_writes_all_but_runs_only_programs() {
+        let daemon = Daemon { uid: 0, ..ordinary() };
         let all = Wanted::from_mask(7);
         assert!(daemon.may(&stat(libc::S_IFREG, 0, 0, 0), Wanted::from_mask(6)));
         assert!(!daemon.may(&stat(libc::S_IFREG, 0o666, 0, 0), Wanted::EXECUTE));
@@ -182,10 +210,15 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_check_is_checked_here() {
         let mut fx = Fixture::with(|options| options.checked_by_kernel = false);
+        if fx.fs.daemon.uid != 0 {
+            println!("skipped: only root gives files to others");
+            return;
+        }
         let file = fx.create(NodeId::ROOT, "file", b"text");
-        let uid = fx.fs.stat(file).unwrap().uid;
-        fx.fs.daemon = Daemon { uid, ..ordinary() };
-        let me = Caller { uid, ..ROOT_CALLER };
+        std::os::unix::fs::chown(fx.backing("file"), Some(USER.uid), None).unwrap();
+        fx.fs.daemon = Daemon { uid: USER.uid, ..ordinary() };
+        // Process 0 is none, and has no capabilities.
+        let me = Caller { pid: 0, ..USER };
         let chmod = |mode| {
             let change = AttributeChange { mode: Some(mode), ..Default::default() };
             fx.fs.set_attributes(me, file, None, &change).unwrap();
@@ -207,8 +240,8 @@ mod tests {
                 ("open to run", 1, &|| open(libc::O_RDONLY | TO_EXECUTE)),
                 ("truncate", 2, &cut),
                 ("read an attribute", 4, &described),
-                ("access", 5, &|| fx.fs.access(file, Wanted::from_mask(5))),
-                ("exist", 0, &|| fx.fs.access(file, Wanted::from_mask(0))),
+                ("access", 5, &|| fx.fs.access(me, file, Wanted::from_mask(5))),
+                ("exist", 0, &|| fx.fs.access(me, file, Wanted::from_mask(0))),
             ];
             // Once while it is closed, once while another one has it open.
             for joined in [false, true] {
@@ -233,18 +266,56 @@ mod tests {
         }
     }
 
+    /// Root of a user namespace may open the files of its user whatever their mode.
+    #[test]
+    fn the_callers_capabilities_count_for_own_files() {
+        let held = rustix::thread::capabilities(None).unwrap().effective;
+        if !held.contains(rustix::thread::CapabilitySet::DAC_OVERRIDE) {
+            println!("skipped: this process has no capabilities");
+            return;
+        }
+        let me = Caller { pid: std::process::id(), ..USER };
+        let stat = |mode| stat(libc::S_IFREG, mode, USER.uid, USER.gid);
+        assert!(overrides(me, &stat(0), Wanted::from_mask(6)));
+        assert!(!overrides(me, &stat(0), Wanted::EXECUTE));
+        assert!(overrides(me, &stat(0o010), Wanted::from_mask(7)));
+        assert!(!overrides(Caller { pid: 0, ..me }, &stat(0o777), Wanted::READ));
+    }
+
     #[test]
     fn nobody_acts_as_another_user_where_the_kernel_does_not_check() {
         let mut fx = Fixture::with(|options| options.checked_by_kernel = false);
         let file = fx.create(NodeId::ROOT, "file", b"text");
+        fx.fs.daemon = Daemon { uid: 0, ..ordinary() };
         fx.fs.admit(ROOT_CALLER, file).unwrap();
         assert!(fx.fs.admit(USER, file).unwrap_err().is(Errno::ACCESS));
-        let size = AttributeChange { size: Some(0), ..Default::default() };
-        assert!(fx.fs.set_attributes(USER, file, None, &size).unwrap_err().is(Errno::ACCESS));
-        let mode = AttributeChange { mode: Some(0), ..Default::default() };
-        assert!(fx.fs.set_attributes(USER, file, None, &mode).unwrap_err().is(Errno::ACCESS));
+        let at = |secs| TimeChange::At(Timestamp { secs, nanos: 0 });
+        let nothing = AttributeChange::default;
+        for refused in [
+            AttributeChange { size: Some(0), ..nothing() },
+            AttributeChange { mode: Some(0), ..nothing() },
+            AttributeChange { uid: Some(1), ..nothing() },
+            AttributeChange { atime: Some(at(5)), ..nothing() },
+            AttributeChange { mtime: Some(TimeChange::Now), ..nothing() },
+            AttributeChange { mtime: Some(at(5)), ..nothing() },
+        ] {
+            let set = fx.fs.set_attributes(USER, file, None, &refused);
+            assert!(set.unwrap_err().is(Errno::ACCESS), "{refused:?}");
+        }
+        // What the kernel flushes, and asks for before a write, in the name of whoever is about.
+        let ctime = Some(Timestamp { secs: 6, nanos: 0 });
+        let flush = AttributeChange { mtime: Some(at(5)), ctime, ..nothing() };
+        assert_eq!(fx.fs.set_attributes(USER, file, None, &flush).unwrap().mtime.secs, 5);
+        let capability = fx.fs.xattr(USER, file, os("security.capability"));
+        assert!(capability.unwrap_err().is(Errno::NODATA));
+        assert!(fx.fs.xattr(USER, file, os("user.x")).unwrap_err().is(Errno::ACCESS));
         assert_eq!(fx.content(file), b"text");
         fx.fs.options.checked_by_kernel = true;
         fx.fs.admit(USER, file).unwrap();
+        // To another user's mount nobody comes as somebody else; who does all the same is root
+        // with 'fuse.allow_sys_admin_access', or somebody for whom the kernel asks.
+        fx.fs.options.checked_by_kernel = false;
+        fx.fs.daemon = ordinary();
+        fx.fs.admit(ROOT_CALLER, file).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
+use super::capabilities::CAPABILITY;
 use super::description::{is_described, value_of};
 use super::directory_keys::KEY_ID;
 use super::error::{At, refused};
@@ -47,6 +48,9 @@ impl FileSystem {
     /// SELinux answers `EOPNOTSUPP`: `ls -l` then asks once, where it would ask for each file.
     pub fn xattr(&self, caller: Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>, FsError> {
         self.counters.count(|counts| &counts.extended_attributes);
+        if name != CAPABILITY {
+            self.admit(caller, node)?;
+        }
         match self.owner(node, name)? {
             Owner::Backing if self.is_without(node, name) => refused(node, Errno::NODATA),
             Owner::Backing if name == SELINUX => match self.reach(node)?.xattr(name).at(node) {
@@ -55,7 +59,7 @@ impl FileSystem {
             },
             Owner::Backing => self.reach(node)?.xattr(name).at(node),
             Owner::Off => refused(node, Errno::OPNOTSUPP),
-            Owner::Header(field) => self.header_field(node, &field),
+            Owner::Header(field) => self.header_field(caller, node, &field),
             Owner::Stats => {
                 let text = serde_json::to_vec(&self.statistics_report());
                 text.map_err(|_| FsError::Refused { node, errno: Errno::IO })
@@ -158,12 +162,12 @@ impl FileSystem {
     }
 
     /// What the header of a file says, read without its key; `ENODATA` where there is none.
-    fn header_field(&self, node: NodeId, field: &str) -> Result<Vec<u8>, FsError> {
+    fn header_field(&self, caller: Caller, node: NodeId, field: &str) -> Result<Vec<u8>, FsError> {
         let (object, kind) = self.nodes.object(node).ok_or(FsError::Stale { node })?;
         if kind != FileKind::Regular {
             return refused(node, Errno::NODATA);
         }
-        self.check_permitted(node, Wanted::READ)?;
+        self.check_permitted(caller, node, Wanted::READ)?;
         let described = match self.open.find(object) {
             Some(open) => open.file().description(),
             None => {

@@ -77,9 +77,7 @@ impl Filesystem for Classic {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.asked("lookup", request, parent, || {
-            self.fs.lookup(caller(request), node(parent), name)
-        }) {
+        match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
             Err(Errno::ENOENT) => {
                 reply.entry(&self.fs.options().ttl, &negative_attr(), Generation(0));
             }
@@ -106,7 +104,12 @@ impl Filesystem for Classic {
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wanted = Wanted::from_mask(mask.bits().cast_unsigned());
-        finish(self.asked("access", request, ino, || self.fs.access(node(ino), wanted)), reply);
+        finish(
+            self.asked("access", request, ino, || {
+                self.fs.access(caller(request), node(ino), wanted)
+            }),
+            reply,
+        );
     }
 
     fn setattr(
@@ -459,8 +462,7 @@ impl Filesystem for Classic {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let result = self
-            .asked("getxattr", request, ino, || self.fs.xattr(caller(request), node(ino), name));
+        let result = guarded("getxattr", || self.fs.xattr(caller(request), node(ino), name));
         finish_xattr(result, size, reply);
     }
 

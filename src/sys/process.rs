@@ -7,6 +7,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
+use rustix::thread::CapabilitySet;
 
 /// Lets neither a core dump nor a debugger of the same user read the memory.
 pub fn forbid_dumps() -> io::Result<()> {
@@ -32,6 +33,16 @@ pub fn lock_all_memory() -> io::Result<bool> {
     }
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
     Ok(true)
+}
+
+/// Whether this process has other rights to files than its user: root without
+/// `CAP_DAC_OVERRIDE`, or another user with capabilities.
+pub fn has_unusual_rights() -> io::Result<bool> {
+    let held = rustix::thread::capabilities(None)?.effective;
+    Ok(match rustix::process::geteuid().is_root() {
+        true => !held.contains(CapabilitySet::DAC_OVERRIDE),
+        false => !held.is_empty(),
+    })
 }
 
 /// Makes files get the very mode bits that they are created with.

@@ -120,13 +120,12 @@ impl<'a> Operation<'a> {
         })
     }
 
-    /// Whether it concerns an object by its name or node, and comes from a process of its own
-    /// will. The others are about what is open, or may come from the kernel itself.
-    pub(super) fn is_by_name(&self) -> bool {
+    /// Whether a process asks for it of its own will. The others are about what is open, or the
+    /// kernel asks for them in passing, in the name of whoever is about.
+    pub(super) fn is_of_ones_own_will(&self) -> bool {
         matches!(
             self,
-            Self::Lookup { .. }
-                | Self::Access { .. }
+            Self::Access { .. }
                 | Self::Readlink
                 | Self::Symlink { .. }
                 | Self::Mknod { .. }
@@ -139,7 +138,6 @@ impl<'a> Operation<'a> {
                 | Self::Create { .. }
                 | Self::Opendir
                 | Self::Setxattr { .. }
-                | Self::Getxattr { .. }
                 | Self::Listxattr { .. }
                 | Self::Removexattr { .. }
         )

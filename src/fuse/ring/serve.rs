@@ -96,7 +96,7 @@ impl Service {
         room: &mut [u8],
     ) -> Result<Answer, FsError> {
         let (fs, node, caller) = (&self.fs, header.node(), header.caller());
-        if operation.is_by_name() {
+        if operation.is_of_ones_own_will() {
             fs.admit(caller, node)?;
         }
         Ok(match *operation {
@@ -108,7 +108,7 @@ impl Service {
                 found => Answer::Entry(found?),
             },
             Operation::Getattr { handle } => Answer::Attributes(fs.attributes(node, handle)?),
-            Operation::Access { mask } => done(fs.access(node, Wanted::from_mask(mask)))?,
+            Operation::Access { mask } => done(fs.access(caller, node, Wanted::from_mask(mask)))?,
             Operation::Setattr(ref asked) => {
                 let handle = (asked.valid & valid::HANDLE != 0).then_some(Handle(asked.handle));
                 Answer::Attributes(fs.set_attributes(caller, node, handle, &change(asked))?)

@@ -4,22 +4,28 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD, XattrFlags, accessat, getxattr, setxattr};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_NOW, XattrFlags, accessat,
+    getxattr, mknodat, setxattr, utimensat,
+};
 use rustix::io::Errno;
 
+use crate::harness::scratch::detach;
 use crate::harness::user::on_own_thread;
-use crate::harness::{ALICE, BOB, Mount, NOBODY, Setup, User, assert_errno, sys};
+use crate::harness::{ALICE, BOB, Mount, NOBODY, Setup, User, assert_errno, skip, sys};
 
 crate::matrix! { Setup::of_nobody() =>
     own_files_obey_their_bits,
     files_of_others_obey_their_bits,
     own_directories_obey_their_bits,
+    capabilities_in_a_user_namespace_count,
 }
 
 crate::matrix! { Setup::of_nobody().option("default_permissions") =>
@@ -32,6 +38,10 @@ crate::matrix! { Setup::new() =>
 
 crate::matrix! { Setup::new().mount_only("there root acts as another user as the kernel has it") =>
     who_acts_as_another_user_is_refused,
+}
+
+crate::matrix! { Setup::new().option("ttl=1") =>
+    a_layer_of_overlayfs_serves_other_users,
 }
 
 /// What each call came to, by its name.
@@ -165,7 +175,7 @@ fn own_directories_obey_their_bits(m: &mut Mount) {
         let made = path.join(format!("made{round}"));
         note(&mut found, "make file", File::create(&made));
         note(&mut found, "make directory", fs::create_dir(made.with_extension("d")));
-        note(&mut found, "make link", std::os::unix::fs::symlink("x", made.with_extension("l")));
+        note(&mut found, "make link", symlink("x", made.with_extension("l")));
         note(&mut found, "rename in", fs::rename(path.with_extension("other"), &made));
         make(&path.with_extension("other"));
         found
@@ -210,37 +220,128 @@ fn programs_run_by_their_bits(m: &mut Mount) {
 fn who_acts_as_another_user_is_refused(m: &mut Mount) {
     fs::create_dir(m.path("d")).unwrap();
     fs::write(m.path("d/f"), b"text").unwrap();
+    symlink("f", m.path("d/l")).unwrap();
+    fs::create_dir(m.path("d/e")).unwrap();
     set_mode(&m.path("d"), 0o777);
     set_mode(&m.path("d/f"), 0o666);
+    let passed_on = OpenOptions::new().read(true).append(true).open(m.path("d/f")).unwrap();
     on_own_thread(|| {
         sys::act_on_files_as(ALICE);
-        let f = m.path("d/f");
-        assert_errno(fs::read(&f), Errno::ACCESS);
-        assert_errno(OpenOptions::new().write(true).open(&f), Errno::ACCESS);
-        assert_errno(File::create(m.path("d/new")), Errno::ACCESS);
-        assert_errno(fs::create_dir(m.path("d/new")), Errno::ACCESS);
-        assert_errno(fs::remove_file(&f), Errno::ACCESS);
-        assert_errno(fs::rename(&f, m.path("d/g")), Errno::ACCESS);
-        assert_errno(fs::hard_link(&f, m.path("d/g")), Errno::ACCESS);
-        assert_errno(fs::read_dir(m.path("d")), Errno::ACCESS);
-        assert_errno(fs::metadata(m.path("d/other")), Errno::ACCESS);
-        assert_errno(truncate(&f, 0), Errno::ACCESS);
+        // A descriptor that is passed on is as good as ever, and nothing is told about it.
+        (&passed_on).write_all(b", more").unwrap();
+        passed_on.sync_all().unwrap();
+        assert!(!m.log().contains("acts as user"), "{}", m.log());
+        let (f, new) = (m.path("d/f"), m.path("d/new"));
         let mode = fs::Permissions::from_mode(0o600);
-        assert_errno(fs::set_permissions(&f, mode), Errno::ACCESS);
+        let mut found = Outcomes::new();
+        note(&mut found, "read", fs::read(&f));
+        note(&mut found, "write", OpenOptions::new().write(true).open(&f));
+        note(&mut found, "create", File::create(&new));
+        note(&mut found, "mkdir", fs::create_dir(&new));
+        note(&mut found, "mkfifo", make_fifo(&new));
+        note(&mut found, "symlink", symlink("f", &new));
+        note(&mut found, "link", fs::hard_link(&f, &new));
+        note(&mut found, "unlink", fs::remove_file(&f));
+        note(&mut found, "rmdir", fs::remove_dir(m.path("d/e")));
+        note(&mut found, "rename", fs::rename(&f, &new));
+        note(&mut found, "list", fs::read_dir(m.path("d")));
+        note(&mut found, "readlink", fs::read_link(m.path("d/l")));
+        note(&mut found, "truncate", truncate(&f, 0));
+        note(&mut found, "chmod", fs::set_permissions(&f, mode));
+        note(&mut found, "chown", chown(&f, Some(ALICE), None));
+        note(&mut found, "touch", set_times(&f));
+        note(&mut found, "access", may(&f, Access::READ_OK));
+        note(&mut found, "chdir", std::env::set_current_dir(m.path("d")));
         let set = setxattr(&f, c"user.note", b"x", XattrFlags::empty());
-        assert_errno(set.map_err(io::Error::from), Errno::ACCESS);
+        note(&mut found, "setxattr", set.map_err(io::Error::from));
+        let got = getxattr(&f, c"user.note", &mut [0_u8; 8]);
+        note(&mut found, "getxattr", got.map_err(io::Error::from));
+        let listed = rustix::fs::listxattr(&f, &mut [0_u8; 64]);
+        note(&mut found, "listxattr", listed.map_err(io::Error::from));
+        let removed = rustix::fs::removexattr(&f, c"user.note");
+        note(&mut found, "removexattr", removed.map_err(io::Error::from));
+        for (call, outcome) in found {
+            assert_eq!(outcome, Err(libc::EACCES), "{call}");
+        }
     });
-    assert_eq!(fs::read(m.path("d/f")).unwrap(), b"text");
-    assert_eq!(fs::read_dir(m.path("d")).unwrap().count(), 1);
+    assert_eq!(fs::read(m.path("d/f")).unwrap(), b"text, more");
+    assert_eq!(fs::read_dir(m.path("d")).unwrap().count(), 3);
     let told = m.log();
     let told: Vec<_> = told.lines().filter(|line| line.contains("acts as user")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("54321") && told[0].contains("default_permissions"), "{told:?}");
+    drop(passed_on);
     // Told to leave it to the kernel, the mode bits decide.
     m.remount_with(&["default_permissions"]);
     on_own_thread(|| {
         sys::act_on_files_as(ALICE);
-        assert_eq!(fs::read(m.path("d/f")).unwrap(), b"text");
+        assert_eq!(fs::read(m.path("d/f")).unwrap(), b"text, more");
         File::create(m.path("d/new")).unwrap();
     });
+}
+
+fn make_fifo(path: &Path) -> io::Result<()> {
+    Ok(mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0)?)
+}
+
+fn set_times(path: &Path) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
+}
+
+/// The kernel looks names of a layer up again in the name of whoever walks there.
+fn a_layer_of_overlayfs_serves_other_users(m: &mut Mount) {
+    let [other, merged] = ["other", "merged"].map(|name| m.scratch().join(name));
+    fs::create_dir(&other).unwrap();
+    fs::create_dir(&merged).unwrap();
+    fs::create_dir_all(m.path("layer/d")).unwrap();
+    fs::write(m.path("layer/d/f"), b"text").unwrap();
+    let layers = format!("lowerdir={}:{}", m.path("layer").display(), other.display());
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "overlay", "overlay", "-o", &layers]).arg(&merged);
+    if !mount.status().is_ok_and(|status| status.success()) {
+        return skip("overlayfs cannot be mounted here");
+    }
+    let read = || {
+        let by_alice = || fs::read(merged.join("d/f")).map_err(|error| error.to_string());
+        User::ordinary(ALICE).run(by_alice)
+    };
+    let first = read();
+    // The names of the layer are then older than the kernel may trust them.
+    std::thread::sleep(Duration::from_millis(1200));
+    let second = read();
+    detach(&merged);
+    assert_eq!(first.as_deref(), Ok(&b"text"[..]));
+    assert_eq!(second.as_deref(), Ok(&b"text"[..]));
+    assert!(!m.log().contains("acts as user"), "{}", m.log());
+}
+
+/// Root of a user namespace may do with its user's files what root may.
+fn capabilities_in_a_user_namespace_count(m: &mut Mount) {
+    let native = native(m);
+    let mut both = Vec::new();
+    for path in [m.path("f"), native.join("f")] {
+        let outcome = User::ordinary(NOBODY).run(|| {
+            make(&path);
+            set_mode(&path, 0);
+            let inside = |words: &[&str]| {
+                let mut command = Command::new("unshare");
+                command.arg("--map-root-user").args(words).arg(&path);
+                command.output().map(|output| (output.status.code(), output.stdout))
+            };
+            inside(&["true"]).ok().filter(|found| found.0 == Some(0)).map(|_| {
+                let read = inside(&["cat"]).unwrap();
+                let cut = inside(&["truncate", "-s", "4"]).unwrap();
+                let run = inside(&["test", "-x"]).unwrap();
+                (read, cut, run, fs::read(&path).map_err(|error| error.raw_os_error()))
+            })
+        });
+        both.push(outcome);
+    }
+    match &both[1] {
+        None => skip("user namespaces are not to be had here"),
+        Some((read, ..)) => assert_eq!(read.0, Some(0)),
+    }
+    assert_eq!(both[0], both[1]);
 }
