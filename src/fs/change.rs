@@ -106,6 +106,7 @@ impl FileSystem {
         inode
             .change(|file| file.set_size(size))
             .map_err(|source| self.volume_error(node, source))?;
+        inode.ends_at(size);
         // A size that stays wrote nothing underneath, and is a change of the file all the same.
         if disk.stat().at(node)?.mtime == before.mtime {
             disk.set_times(TimeSet::Omit, TimeSet::Now).at(node)?;

@@ -38,6 +38,9 @@ impl FileSystem {
         if kill_privileges {
             self.clear_set_ids(inode)?;
         }
+        if inode.writes_over(offset + data.len() as u64) {
+            self.overwrites.note();
+        }
         inode.write(offset, data).map_err(|source| self.volume_error(inode.node(), source))?;
         // What is gathered has not touched the backing file. With the writeback cache the time
         // is the kernel's to tell.

@@ -24,6 +24,7 @@ mod names;
 mod nodes;
 mod open;
 mod open_table;
+mod overwrites;
 mod permissions;
 mod pinned;
 mod ranges;
@@ -52,6 +53,7 @@ use self::handles::{DirectoryHandle, FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
+use self::overwrites::Overwrites;
 use self::permissions::Daemon;
 use self::resized::Resized;
 use crate::format::METADATA_DIR;
@@ -82,6 +84,7 @@ pub struct FileSystem {
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     resized: Resized,
+    overwrites: Overwrites,
     capabilities: Capabilities,
     transport: OnceLock<&'static str>,
 }
@@ -107,6 +110,7 @@ impl FileSystem {
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             resized: Resized::default(),
+            overwrites: Overwrites::default(),
             capabilities: Capabilities::default(),
             transport: OnceLock::new(),
             volume,

@@ -35,6 +35,8 @@ pub struct OpenInode {
     was_read: AtomicBool,
     /// Whether it is known to have no `security.capability`.
     bare: AtomicBool,
+    /// Where the file ends, as far as writes have reached.
+    end: AtomicU64,
 }
 
 /// One use of an open file; the last one that is dropped closes it.
@@ -114,6 +116,7 @@ impl OpenInode {
             stamp: AtomicU64::new(0),
             was_read: AtomicBool::new(false),
             bare: AtomicBool::new(false),
+            end: AtomicU64::new(0),
         }
     }
 
@@ -125,6 +128,16 @@ impl OpenInode {
     /// The object.
     pub fn object(&self) -> ObjectId {
         self.object
+    }
+
+    /// Notes how far a write reaches; whether that is within what was there.
+    pub fn writes_over(&self, end: u64) -> bool {
+        end <= self.end.fetch_max(end, Ordering::Relaxed)
+    }
+
+    /// Notes that the file was cut, or made longer, to this size.
+    pub fn ends_at(&self, size: u64) {
+        self.end.store(size, Ordering::Relaxed);
     }
 
     /// Whether it is known to have no `security.capability`.
@@ -150,6 +163,7 @@ impl OpenInode {
     /// Puts what was opened in place; only under [`Self::open_alone`], and once.
     pub fn set_ready(&self, file: EncryptedFile, disk: Arc<DiskFile>, stat: &Stat) {
         self.stamp.store(stamp(stat), Ordering::Relaxed);
+        self.end.store(file.size(), Ordering::Relaxed);
         let fresh = self.ready.set(Ready { file, disk: RwLock::new(disk) });
         assert!(fresh.is_ok(), "openers exclude each other and look first");
     }

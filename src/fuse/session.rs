@@ -15,7 +15,7 @@ use super::classic::Classic;
 use super::error::MountError;
 use super::ring::{self, RingSession, Start};
 use super::transport::{Choice, Transport};
-use super::tune::tune;
+use super::tune::Tuner;
 use crate::fs::{FileSystem, NodeId};
 use crate::sys::own_mount;
 
@@ -24,6 +24,7 @@ pub struct Session {
     served: Served,
     attached: Attached,
     kernel: KernelCache,
+    tuner: Option<Tuner>,
 }
 
 /// Who serves it.
@@ -57,7 +58,7 @@ impl Session {
     /// # Errors
     /// When it returns one, nothing is left mounted.
     pub fn start(fs: Arc<FileSystem>, plan: &MountPlan) -> Result<Self, MountError> {
-        let session = match ring::unavailable() {
+        let mut session = match ring::unavailable() {
             _ if plan.transport == Choice::Classic => Self::start_classic(&fs, plan)?,
             None => match Self::start_ring(&fs, plan)? {
                 Ok(session) => session,
@@ -72,7 +73,7 @@ impl Session {
         {
             return Err(session.abandon(source));
         }
-        tune(session.attached.device);
+        session.tuner = Some(Tuner::start(session.attached.device, &fs));
         Ok(session)
     }
 
@@ -99,7 +100,7 @@ impl Session {
             Ok(Start::Running(served, device)) => {
                 let (served, kernel) =
                     (Served::Ring(served), KernelCache { way: Way::Ring(device) });
-                Ok(Ok(Self { served, attached, kernel }))
+                Ok(Ok(Self { served, attached, kernel, tuner: None }))
             }
             Ok(Start::Refused(reason)) => {
                 attached.detach()?;
@@ -126,7 +127,7 @@ impl Session {
         });
         let loops = loops.map_err(|error| undone(&attached, error))?;
         let kernel = KernelCache { way: Way::Classic(notifier) };
-        Ok(Self { served: Served::Classic(loops), attached, kernel })
+        Ok(Self { served: Served::Classic(loops), attached, kernel, tuner: None })
     }
 
     /// How requests reach it.

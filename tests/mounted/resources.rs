@@ -5,7 +5,7 @@
 //! `SSEFS_TEST_SCALE` multiplies the numbers; with 100 they are those that `tests/README.md` gives.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::harness::{
-    Mount, Random, Setup, assert_errno, assert_same, needs_root, pattern, skip, wait_for,
+    Mount, Random, Setup, assert_errno, assert_same, is_root, needs_root, pattern, skip, wait_for,
 };
 
 fn scale() -> u64 {
@@ -259,6 +259,57 @@ fn a_daemon_with_64_mib_of_memory() {
 }
 
 /// A second mount is refused and names who holds the volume.
+/// Pages that programs have written and the daemon has not got yet are few, unless files are
+/// written over, when gathering them is worth it.
+#[test]
+fn dirty_pages_are_few_but_for_overwrites() {
+    let Some(m) = mounted() else { return };
+    let device = fs::metadata(m.mnt()).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let settings = PathBuf::from(format!("/sys/class/bdi/{major}:{minor}"));
+    let read =
+        |name: &str| fs::read_to_string(settings.join(name)).map(|text| text.trim().to_owned());
+    if !is_root() {
+        return skip("only root sets limits");
+    }
+    if read("max_bytes").is_err() {
+        return skip("the kernel has no limits in bytes (before Linux 6.2)");
+    }
+    let is_limited = || read("strict_limit").unwrap() == "1";
+    let is_little = || {
+        let bytes = |name| read(name).unwrap().parse::<u64>().unwrap();
+        ["min_bytes", "max_bytes"].iter().all(|name| (28 << 20..34 << 20).contains(&bytes(name)))
+    };
+    assert!(wait_for(Duration::from_secs(10), || is_limited() && is_little()));
+    let file = File::create_new(m.path("f")).unwrap();
+    file.write_all_at(&vec![7; 16 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let overwrite = || {
+        for place in 0..1000_u64 {
+            file.write_all_at(&[1; 4096], place * 7919 % 4096 * 4096).unwrap();
+        }
+        file.sync_all().unwrap();
+    };
+    let lifted = wait_for(Duration::from_secs(10), || {
+        overwrite();
+        !is_limited()
+    });
+    assert!(lifted, "overwrites are not gathered");
+    assert!(wait_for(Duration::from_secs(30), is_limited), "the limit stays off");
+    // What makes a file longer leaves it alone.
+    let log = File::create_new(m.path("log")).unwrap();
+    for block in 0..4096 {
+        log.write_all_at(&[7; 4096], block * 4096).unwrap();
+        if block % 64 == 0 {
+            log.sync_all().unwrap();
+        }
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(is_limited(), "a growing file lifted the limit");
+    drop((file, log));
+    m.finish();
+}
+
 #[test]
 fn a_volume_in_use_names_its_holder() {
     let Some(m) = mounted() else { return };
