@@ -35,7 +35,7 @@ pub struct OpenInode {
     was_read: AtomicBool,
     /// Whether it is known to have no `security.capability`.
     bare: AtomicBool,
-    /// Where the file ends, as far as writes have reached.
+    /// Where the file ends, as far as writes and cuts have told.
     end: AtomicU64,
 }
 
@@ -130,9 +130,11 @@ impl OpenInode {
         self.object
     }
 
-    /// Notes how far a write reaches; whether that is within what was there.
+    /// Notes how far a write reaches; whether that is well within what was there. Requests that
+    /// make a file longer may overtake one another.
     pub fn writes_over(&self, end: u64) -> bool {
-        end <= self.end.fetch_max(end, Ordering::Relaxed)
+        let reached = self.end.fetch_max(end, Ordering::Relaxed);
+        end.saturating_add(OVERTAKEN) <= reached
     }
 
     /// Notes that the file was cut, or made longer, to this size.
@@ -310,3 +312,5 @@ pub(super) fn stamp(stat: &Stat) -> u64 {
 }
 
 const SHARDS: usize = 64;
+/// As much as all threads may have in hand.
+const OVERTAKEN: u64 = 16 << 20;

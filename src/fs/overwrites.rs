@@ -30,7 +30,7 @@ impl Overwrites {
 }
 
 impl FileSystem {
-    /// Writes so far that ended within their file as it was.
+    /// Writes so far that ended well within their file.
     pub fn overwrites(&self) -> u64 {
         self.overwrites.count.load(Ordering::Relaxed)
     }
@@ -48,8 +48,8 @@ const STEP: u64 = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::super::NodeId;
     use super::super::tests::{Fixture, ROOT_CALLER};
+    use super::super::{AttributeChange, NodeId};
 
     #[test]
     fn what_makes_a_file_longer_does_not_count() {
@@ -57,14 +57,20 @@ mod tests {
         let file = fx.create(NodeId::ROOT, "file", b"");
         let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
         let write = |offset, len| fx.fs.write(handle, offset, &vec![1; len], false).unwrap();
-        for block in 0..10 {
-            write(block * 4096, 4096);
+        let mib = 1 << 20;
+        for place in 0..20 {
+            write(place * mib, mib as usize);
         }
-        // The last page again, with more at its end, as a log grows.
-        write(9 * 4096, 5000);
+        // The last page again, with more at its end, as a log grows, and one that was overtaken.
+        write(20 * mib - 4096, 5000);
+        write(15 * mib, mib as usize);
         assert_eq!(fx.fs.overwrites(), 0);
-        write(9 * 4096, 5000);
         write(0, 1);
+        write(2 * mib, mib as usize);
+        assert_eq!(fx.fs.overwrites(), 2);
+        let cut = AttributeChange { size: Some(0), ..Default::default() };
+        fx.fs.set_attributes(ROOT_CALLER, file, Some(handle), &cut).unwrap();
+        write(0, 4096);
         assert_eq!(fx.fs.overwrites(), 2);
         fx.fs.release(handle).unwrap();
     }
@@ -74,6 +80,7 @@ mod tests {
         let fx = Fixture::new();
         let file = fx.create(NodeId::ROOT, "file", b"text");
         let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.write(handle, 17 << 20, b"x", false).unwrap();
         fx.fs.await_overwrites(&std::thread::current(), true);
         for _ in 0..super::STEP {
             fx.fs.write(handle, 0, b"x", false).unwrap();

@@ -258,7 +258,6 @@ fn a_daemon_with_64_mib_of_memory() {
     m.finish();
 }
 
-/// A second mount is refused and names who holds the volume.
 /// Pages that programs have written and the daemon has not got yet are few, unless files are
 /// written over, when gathering them is worth it.
 #[test]
@@ -267,49 +266,40 @@ fn dirty_pages_are_few_but_for_overwrites() {
     let device = fs::metadata(m.mnt()).unwrap().dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let settings = PathBuf::from(format!("/sys/class/bdi/{major}:{minor}"));
-    let read =
-        |name: &str| fs::read_to_string(settings.join(name)).map(|text| text.trim().to_owned());
-    if !is_root() {
-        return skip("only root sets limits");
+    let read = |name: &str| fs::read_to_string(settings.join(name)).unwrap_or_default();
+    let bytes = |name: &str| read(name).trim().parse::<u64>().unwrap_or_default();
+    let most = settings.join("max_bytes");
+    if !is_root() || fs::write(&most, bytes("max_bytes").to_string()).is_err() {
+        return skip("limits of dirty pages cannot be set here (Linux before 6.2, a container)");
     }
-    if read("max_bytes").is_err() {
-        return skip("the kernel has no limits in bytes (before Linux 6.2)");
-    }
-    let is_limited = || read("strict_limit").unwrap() == "1";
-    let is_little = || {
-        let bytes = |name| read(name).unwrap().parse::<u64>().unwrap();
-        ["min_bytes", "max_bytes"].iter().all(|name| (28 << 20..34 << 20).contains(&bytes(name)))
-    };
-    assert!(wait_for(Duration::from_secs(10), || is_limited() && is_little()));
+    let is_limited = || read("strict_limit").trim() == "1";
+    let is_little = || (16 << 20..64 << 20).contains(&bytes("max_bytes"));
+    assert!(wait_for(Duration::from_secs(60), || is_limited() && is_little()));
+    // What makes a file longer leaves it alone.
     let file = File::create_new(m.path("f")).unwrap();
-    file.write_all_at(&vec![7; 16 << 20], 0).unwrap();
+    for place in 0..64 {
+        file.write_all_at(&vec![7; 1 << 20], place << 20).unwrap();
+    }
     file.sync_all().unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(is_limited(), "a growing file lifted the limit");
     let overwrite = || {
         for place in 0..1000_u64 {
-            file.write_all_at(&[1; 4096], place * 7919 % 4096 * 4096).unwrap();
+            file.write_all_at(&[1; 4096], place * 7919 % 8192 * 4096).unwrap();
         }
         file.sync_all().unwrap();
     };
-    let lifted = wait_for(Duration::from_secs(10), || {
+    let lifted = wait_for(Duration::from_secs(60), || {
         overwrite();
         !is_limited()
     });
     assert!(lifted, "overwrites are not gathered");
-    assert!(wait_for(Duration::from_secs(30), is_limited), "the limit stays off");
-    // What makes a file longer leaves it alone.
-    let log = File::create_new(m.path("log")).unwrap();
-    for block in 0..4096 {
-        log.write_all_at(&[7; 4096], block * 4096).unwrap();
-        if block % 64 == 0 {
-            log.sync_all().unwrap();
-        }
-    }
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(is_limited(), "a growing file lifted the limit");
-    drop((file, log));
+    assert!(wait_for(Duration::from_secs(120), is_limited), "the limit stays off");
+    drop(file);
     m.finish();
 }
 
+/// A second mount is refused and names who holds the volume.
 #[test]
 fn a_volume_in_use_names_its_holder() {
     let Some(m) = mounted() else { return };
