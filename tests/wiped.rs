@@ -106,13 +106,7 @@ fn open(backing: &Path, key: Secret, volume_id: VolumeId) -> Opened {
     };
     directory.create(&descriptor, &made.dek).unwrap();
     let volume = directory.start(&descriptor, &made.dek, keyring, VolumeUse::default()).unwrap();
-    let options = FsOptions {
-        read_only: false,
-        writeback: false,
-        checked_by_kernel: true,
-        acl: false,
-        ttl: Duration::ZERO,
-    };
+    let options = FsOptions::default();
     let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
     Opened { fs, volume, volume_key: Needle::of(&made.dek) }
 }

@@ -128,14 +128,16 @@ impl AttributeChange {
     /// Whether it may be the kernel's own flush of times, which comes in the name of whoever is
     /// about, or nothing at all.
     fn may_be_a_flush(&self) -> bool {
-        let times = match self.mtime {
+        let AttributeChange { mode: None, uid: None, gid: None, size: None, atime: None, .. } =
+            self
+        else {
+            return false;
+        };
+        match self.mtime {
             None => true,
             Some(TimeChange::At(_)) => self.ctime.is_some(),
             Some(TimeChange::Now) => false,
-        };
-        let AttributeChange { mode, uid, gid, size, atime, .. } = *self;
-        let others = [mode, uid, gid].iter().any(Option::is_some) || size.is_some();
-        times && !others && atime.is_none()
+        }
     }
 }
 

@@ -54,7 +54,8 @@ fn measure() {
     assert_eq!(open_descriptors(), descriptors);
 }
 
-fn synthetic(ino: u64, is_directory: bool) -> Stat {
+/// Attributes of no file there is.
+pub(super) fn synthetic(ino: u64, is_directory: bool) -> Stat {
     let time = Timestamp { secs: 0, nanos: 0 };
     Stat {
         dev: 1,

@@ -11,14 +11,16 @@ use std::sync::Once;
 
 use rustix::io::Errno;
 use rustix::process::{Gid, getegid, geteuid, getgroups};
+use rustix::thread::CapabilitySet;
 
 use super::error::refused;
 use super::{FileSystem, FsError, NodeId};
 use crate::keys::Caller;
 use crate::store::tree::{FileKind, Stat};
+use crate::sys::process::Status;
 
 /// What is wanted of an object, as the bits of `access(2)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted(u32);
 
 impl Wanted {
@@ -107,7 +109,7 @@ impl FileSystem {
             self.check_writable()?;
         }
         let by_its_bits = wanted.contains(Wanted::EXECUTE) && kind != FileKind::Directory;
-        if wanted == Wanted::NOTHING || (self.daemon.uid == 0 && !by_its_bits) {
+        if self.daemon.uid == 0 && !by_its_bits {
             return Ok(());
         }
         self.permit(caller, node, wanted)
@@ -121,13 +123,16 @@ impl FileSystem {
         node: NodeId,
         wanted: Wanted,
     ) -> Result<(), FsError> {
-        if self.options.checked_by_kernel || self.daemon.uid == 0 || wanted == Wanted::NOTHING {
+        if self.options.checked_by_kernel || self.daemon.uid == 0 {
             return Ok(());
         }
         self.permit(caller, node, wanted)
     }
 
     fn permit(&self, caller: Caller, node: NodeId, wanted: Wanted) -> Result<(), FsError> {
+        if wanted == Wanted::NOTHING {
+            return Ok(());
+        }
         let stat = self.stat(node)?;
         let is_own = stat.uid == self.daemon.uid;
         if self.daemon.may(&stat, wanted) || (is_own && overrides(caller, &stat, wanted)) {
@@ -147,20 +152,17 @@ fn overridden(stat: &Stat, wanted: Wanted) -> bool {
 /// Whether the caller's capabilities let it do that, as they do for root of a user namespace,
 /// with files of the user whose namespace it is.
 fn overrides(caller: Caller, stat: &Stat, wanted: Wanted) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", caller.pid));
-    let status = status.unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or("");
-    let effective = u64::from_str_radix(effective.trim(), 16).unwrap_or(0);
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    (has(CAP_DAC_OVERRIDE) && overridden(stat, wanted))
-        || (has(CAP_DAC_READ_SEARCH) && Wanted::READ.contains(wanted))
+    let status = Status::of(caller.pid);
+    let effective =
+        status.field("CapEff").next().and_then(|text| u64::from_str_radix(text, 16).ok());
+    let effective = CapabilitySet::from_bits_retain(effective.unwrap_or_default());
+    (effective.contains(CapabilitySet::DAC_OVERRIDE) && overridden(stat, wanted))
+        || (effective.contains(CapabilitySet::DAC_READ_SEARCH) && Wanted::READ.contains(wanted))
 }
-
-const CAP_DAC_OVERRIDE: u32 = 1;
-const CAP_DAC_READ_SEARCH: u32 = 2;
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory_tests::synthetic;
     use super::super::open::TO_EXECUTE;
     use super::super::tests::{Fixture, ROOT_CALLER, USER, os};
     use super::super::{AttributeChange, TimeChange, Timestamp};
@@ -173,9 +175,7 @@ mod tests {
     }
 
     fn stat(kind: u32, mode: u32, uid: u32, gid: u32) -> Stat {
-        let fx = Fixture::new();
-        let stat = fx.fs.stat(NodeId::ROOT).unwrap();
-        Stat { mode: kind | mode, uid, gid, ..stat }
+        Stat { mode: kind | mode, uid, gid, ..synthetic(1, false) }
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn the_callers_capabilities_count_for_own_files() {
         let held = rustix::thread::capabilities(None).unwrap().effective;
-        if !held.contains(rustix::thread::CapabilitySet::DAC_OVERRIDE) {
+        if !held.contains(CapabilitySet::DAC_OVERRIDE) {
             println!("skipped: this process has no capabilities");
             return;
         }

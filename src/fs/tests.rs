@@ -32,13 +32,7 @@ impl Fixture {
 
     pub fn with(adapt: impl FnOnce(&mut FsOptions)) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
-        let mut options = FsOptions {
-            read_only: false,
-            writeback: false,
-            checked_by_kernel: true,
-            acl: false,
-            ttl: Duration::ZERO,
-        };
+        let mut options = FsOptions::default();
         adapt(&mut options);
         let scratch = tempfile::tempdir().unwrap();
         let (fs, volume) = mount(scratch.path(), &options, supplied);
@@ -48,13 +42,7 @@ impl Fixture {
     /// With other keys, made for the volume's id.
     pub fn with_keys(keyring: impl FnOnce(VolumeId) -> Keyring) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
-        let options = FsOptions {
-            read_only: false,
-            writeback: false,
-            checked_by_kernel: true,
-            acl: false,
-            ttl: Duration::ZERO,
-        };
+        let options = FsOptions::default();
         let scratch = tempfile::tempdir().unwrap();
         let (fs, volume) = mount(scratch.path(), &options, keyring);
         Self { fs, volume, scratch, options }

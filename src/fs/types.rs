@@ -169,3 +169,16 @@ pub struct FsOptions {
     /// How long the kernel may trust names and attributes.
     pub ttl: Duration,
 }
+
+impl Default for FsOptions {
+    /// The kernel checks everything, keeps nothing back and remembers nothing.
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            writeback: false,
+            checked_by_kernel: true,
+            acl: false,
+            ttl: Duration::ZERO,
+        }
+    }
+}

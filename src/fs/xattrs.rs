@@ -15,6 +15,7 @@ use super::rewrap::ENVELOPE;
 use super::{FileSystem, FsError, NodeId, Wanted};
 use crate::keys::Caller;
 use crate::store::tree::{FileKind, XattrMode};
+use crate::sys::process::Status;
 use crate::volume::describe;
 
 /// The ACL that a directory hands down.
@@ -187,10 +188,7 @@ fn is_in_group(caller: Caller, gid: u32) -> bool {
     if caller.gid == gid {
         return true;
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", caller.pid));
-    let status = status.unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or("");
-    groups.split_ascii_whitespace().any(|group| group.parse() == Ok(gid))
+    Status::of(caller.pid).field("Groups").any(|group| group.parse() == Ok(gid))
 }
 
 #[cfg(test)]

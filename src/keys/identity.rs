@@ -16,6 +16,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 
 use super::provider::Caller;
+use crate::sys::process::Status;
 
 /// The process behind a request.
 pub struct Identity {
@@ -96,13 +97,10 @@ impl Identity {
     fn named(caller: Caller, user_name: Option<Arc<str>>) -> Self {
         let proc = PathBuf::from(format!("/proc/{}", caller.pid));
         let login_uid = fs::read_to_string(proc.join("loginuid")).ok();
-        let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
-        let field = |name| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().split_whitespace()
-        };
-        let process = field("Tgid:").next().and_then(|id| id.parse().ok());
-        let mut groups: Vec<u32> = field("Groups:").filter_map(|gid| gid.parse().ok()).collect();
+        let status = Status::of(caller.pid);
+        let process = status.field("Tgid").next().and_then(|id| id.parse().ok());
+        let groups = status.field("Groups").filter_map(|gid| gid.parse().ok());
+        let mut groups: Vec<u32> = groups.collect();
         groups.push(caller.gid);
         Self {
             // The kernel names the thread; people look for the process.

@@ -2,6 +2,7 @@
 //! whole process, so it is called once, at the start.
 
 use std::io;
+use std::str::SplitAsciiWhitespace;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
@@ -45,6 +46,23 @@ pub fn has_unusual_rights() -> io::Result<bool> {
     })
 }
 
+/// What `/proc/PID/status` says of a process or thread; nothing once it is gone.
+pub struct Status(String);
+
+impl Status {
+    /// Read now.
+    pub fn of(pid: u32) -> Self {
+        Self(std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+    }
+
+    /// The words of a field; none where there is no such field.
+    pub fn field(&self, name: &str) -> SplitAsciiWhitespace<'_> {
+        let mut lines =
+            self.0.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        lines.next().unwrap_or_default().split_ascii_whitespace()
+    }
+}
+
 /// Makes files get the very mode bits that they are created with.
 pub fn clear_umask() {
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -55,9 +73,14 @@ mod tests {
     use super::*;
 
     fn status_field(name: &str) -> String {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().to_owned()
+        Status::of(std::process::id()).field(name).next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_process_that_is_gone_says_nothing() {
+        assert_eq!(status_field("Tgid"), std::process::id().to_string());
+        assert_eq!(Status::of(std::process::id()).field("Tgi").next(), None);
+        assert_eq!(Status::of(u32::MAX).field("Tgid").next(), None);
     }
 
     #[test]

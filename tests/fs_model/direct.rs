@@ -490,12 +490,6 @@ fn mount(directory: &std::path::Path) -> (FileSystem, Arc<Volume>) {
         }
     };
     let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
-    let options = FsOptions {
-        read_only: false,
-        writeback: false,
-        checked_by_kernel: true,
-        acl: false,
-        ttl: Duration::from_secs(1),
-    };
+    let options = FsOptions { ttl: Duration::from_secs(1), ..Default::default() };
     (FileSystem::new(Arc::clone(&volume), tree, options).unwrap(), volume)
 }

@@ -443,9 +443,7 @@ fn an_ordinary_user_rewraps_what_is_theirs() {
     if !needs_root() {
         return;
     }
-    let setup = crate::harness::Setup::new()
-        .owned_by(User::ordinary(NOBODY))
-        .mount_only("a plain directory has no keys");
+    let setup = crate::harness::Setup::of_nobody().mount_only("a plain directory has no keys");
     let Some(mut m) = setup.start() else { return };
     let key = m.scratch().join("key");
     fs::write(&key, pattern(7, 32)).unwrap();

@@ -89,7 +89,7 @@ mod tests {
 
     fn options() -> FsOptions {
         let ttl = Duration::from_secs(1);
-        FsOptions { read_only: false, writeback: true, checked_by_kernel: true, acl: false, ttl }
+        FsOptions { writeback: true, ttl, ..FsOptions::default() }
     }
 
     fn asked(flags: u64) -> InitIn {

@@ -176,7 +176,7 @@ mod tests {
 
     fn options() -> FsOptions {
         let ttl = Duration::from_millis(2500);
-        FsOptions { read_only: false, writeback: true, checked_by_kernel: true, acl: false, ttl }
+        FsOptions { writeback: true, ttl, ..FsOptions::default() }
     }
 
     fn attributes() -> Attributes {

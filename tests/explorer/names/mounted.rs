@@ -53,13 +53,7 @@ impl Mounted {
         };
         let use_as = VolumeUse { read_only: false, durability };
         let volume = directory.start(&descriptor, &volume_key, keyring, use_as).unwrap();
-        let options = FsOptions {
-            read_only: false,
-            writeback: false,
-            checked_by_kernel: true,
-            acl: false,
-            ttl: Duration::ZERO,
-        };
+        let options = FsOptions::default();
         let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
         Self { fs, volume }
     }

@@ -3,11 +3,13 @@
 //!
 //! The only `unsafe` of the tests. Every wrapper is safe to call with any arguments.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
@@ -165,9 +167,10 @@ pub fn act_on_files_as(uid: u32) {
 }
 
 /// `truncate(2)`: by name, for what cannot be opened for writing.
-pub fn truncate(path: &CStr, len: i64) -> io::Result<()> {
+pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is a terminated string that lives through the call.
-    match unsafe { libc::truncate(path.as_ptr(), len) } {
+    match unsafe { libc::truncate(path.as_ptr(), len.cast_signed()) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -2,10 +2,8 @@
 //! each call comes out as it does on the file system below.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::ownership::set_mode;
 use crate::harness::scratch::detach;
 use crate::harness::user::on_own_thread;
 use crate::harness::{ALICE, BOB, Mount, NOBODY, Setup, User, assert_errno, skip, sys};
@@ -72,7 +71,7 @@ fn try_file(path: &Path) -> Outcomes {
     note(&mut found, "create anew", options().write(true).create_new(true).open(path));
     note(&mut found, "run", Command::new(path).status());
     let size = fs::metadata(path).unwrap().len();
-    note(&mut found, "cut", truncate(path, size));
+    note(&mut found, "cut", sys::truncate(path, size));
     let attribute = c"user.note";
     let set = setxattr(path, attribute, b"x", XattrFlags::empty());
     note(&mut found, "set attribute", set.map_err(io::Error::from));
@@ -84,19 +83,10 @@ fn try_file(path: &Path) -> Outcomes {
     found
 }
 
-fn truncate(path: &Path, size: u64) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-    sys::truncate(&path, size.cast_signed())
-}
-
 const SCRIPT: &[u8] = b"#!/bin/true\n";
 
 fn make(path: &Path) {
     fs::write(path, SCRIPT).unwrap();
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// A directory of the file system below, which shows what should come about.
@@ -246,7 +236,7 @@ fn who_acts_as_another_user_is_refused(m: &mut Mount) {
         note(&mut found, "rename", fs::rename(&f, &new));
         note(&mut found, "list", fs::read_dir(m.path("d")));
         note(&mut found, "readlink", fs::read_link(m.path("d/l")));
-        note(&mut found, "truncate", truncate(&f, 0));
+        note(&mut found, "truncate", sys::truncate(&f, 0));
         note(&mut found, "chmod", fs::set_permissions(&f, mode));
         note(&mut found, "chown", chown(&f, Some(ALICE), None));
         note(&mut found, "touch", set_times(&f));

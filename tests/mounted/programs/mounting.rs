@@ -102,7 +102,7 @@ fn terminated_daemon_unmounts() {
 
 #[test]
 fn ordinary_user_mounts_and_works() {
-    let setup = Setup::new().owned_by(User::ordinary(NOBODY)).mount_only("nothing is mounted");
+    let setup = Setup::of_nobody().mount_only("nothing is mounted");
     if !needs_root() || !needs_program("fusermount3") || !needs_program("setpriv") {
         return;
     }
