@@ -2,6 +2,7 @@
 //! one size, one set of locks and one DEK. An entry is there for as long as somebody uses it.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, TryLockError};
 
@@ -39,7 +40,8 @@ pub struct OpenInode {
     end: AtomicU64,
 }
 
-/// One use of an open file; the last one that is dropped closes it.
+/// One use of an open file; the last one that is dropped closes it. The file is not closed, and
+/// opened anew beside it, while a use is held.
 pub struct InodeUse {
     table: Arc<OpenTable>,
     inode: Arc<OpenInode>,
@@ -68,29 +70,29 @@ impl OpenTable {
         let entry = shard
             .entry(object)
             .or_insert_with(|| Entry { inode: Arc::new(OpenInode::new(node, object)), users: 0 });
-        entry.users += 1;
-        InodeUse { table: Arc::clone(self), inode: Arc::clone(&entry.inode) }
+        self.used(entry)
     }
 
-    /// The object, if it is open.
-    pub fn find(&self, object: ObjectId) -> Option<Arc<OpenInode>> {
-        let shard = lock(self.shard(object));
-        shard.get(&object).filter(|entry| entry.inode.is_ready()).map(|e| Arc::clone(&e.inode))
+    /// One more use of the object, if it is open.
+    pub fn find(self: &Arc<Self>, object: ObjectId) -> Option<InodeUse> {
+        let mut shard = lock(self.shard(object));
+        shard.get_mut(&object).filter(|entry| entry.inode.is_ready()).map(|it| self.used(it))
     }
 
-    /// One more use of each file that is open at this time: none of them is closed, and opened
-    /// anew beside it, while the uses are held.
+    /// One more use of each file that is open at this time.
     pub fn all(self: &Arc<Self>) -> Vec<InodeUse> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            for entry in shard.values_mut().filter(|entry| entry.inode.is_ready()) {
-                entry.users += 1;
-                let inode = Arc::clone(&entry.inode);
-                all.push(InodeUse { table: Arc::clone(self), inode });
-            }
+            let ready = shard.values_mut().filter(|entry| entry.inode.is_ready());
+            all.extend(ready.map(|entry| self.used(entry)));
         }
         all
+    }
+
+    fn used(self: &Arc<Self>, entry: &mut Entry) -> InodeUse {
+        entry.users += 1;
+        InodeUse { table: Arc::clone(self), inode: Arc::clone(&entry.inode) }
     }
 
     /// How many objects are open.
@@ -289,13 +291,25 @@ impl InodeUse {
     }
 }
 
+impl Deref for InodeUse {
+    type Target = OpenInode;
+
+    fn deref(&self) -> &OpenInode {
+        &self.inode
+    }
+}
+
 impl Drop for InodeUse {
     fn drop(&mut self) {
         let mut shard = lock(self.table.shard(self.inode.object));
         let Some(entry) = shard.get_mut(&self.inode.object) else { return };
         entry.users -= 1;
         if entry.users == 0 {
-            // Closed after the lock is released.
+            // Whoever opens it next has to know how it was left; only letting go of the backing
+            // file, which may take long, comes after the lock.
+            if let Some(ready) = self.inode.ready.get() {
+                ready.file.end();
+            }
             let closed = shard.remove(&self.inode.object);
             drop(shard);
             drop(closed);

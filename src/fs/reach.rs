@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::{At, is_errno, refused};
 use super::nodes::{ObjectId, Place};
-use super::open_table::OpenInode;
+use super::open_table::InodeUse;
 use super::pinned::{Pinned, Reached};
 use super::{FileSystem, FsError, NodeId};
 use crate::store::tree::{DirFd, FileKind, Stat};
@@ -57,7 +57,7 @@ impl FileSystem {
     }
 
     /// The open file of a node, if it is open.
-    pub(super) fn open_now(&self, node: NodeId) -> Option<Arc<OpenInode>> {
+    pub(super) fn open_now(&self, node: NodeId) -> Option<InodeUse> {
         self.nodes.object(node).and_then(|(object, _)| self.open.find(object))
     }
 

@@ -94,6 +94,8 @@ pub(super) struct Content {
     /// Entries may be ahead of the data that they describe: a block that does not open as its
     /// newer generation may open as the one before.
     pub(super) unsettled: bool,
+    /// The volume knows how the file was left.
+    pub(super) ended: bool,
 }
 
 impl Content {
@@ -113,6 +115,7 @@ impl Content {
             durable: Durable::new(volume.durability(), PlainSize(0)),
             gather: Gather::new(volume.gathered()),
             unsettled: false,
+            ended: false,
         }
     }
 
@@ -286,6 +289,25 @@ impl Content {
         self.put_state(StateRecord { size, durable_size: durable, seal_count, ..state })?;
         self.gaps.clear();
         Ok(())
+    }
+
+    /// Tells the volume, once, how the file is left.
+    pub(super) fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        if self.has_gathered() {
+            log::error!(
+                "file {}: what was written last could not be put on the backing store and is lost",
+                self.file_id()
+            );
+            self.mark_unsettled();
+            drop(self.gather.take_all());
+        }
+        if self.sealing.as_ref().is_some_and(|sealing| sealing.on_disk) {
+            let unsynced = self.durable.is_unsynced().then(|| self.durable.size());
+            self.volume.note_closed(self.file_id(), unsynced);
+        }
     }
 
     /// Writes the page with the entry of `block`, changed from `old`, and takes it over.

@@ -306,6 +306,12 @@ impl EncryptedFile {
         content.settle()
     }
 
+    /// Tells the volume how the file is left: to come before it is opened anew. From then on
+    /// nothing is asked of it but to be dropped, which tells it too where nobody has.
+    pub fn end(&self) {
+        self.writing().end();
+    }
+
     /// What the header says; `None` while the file is empty.
     pub fn description(&self) -> Option<Description> {
         let content = self.reading();
@@ -331,19 +337,7 @@ impl EncryptedFile {
 
 impl Drop for EncryptedFile {
     fn drop(&mut self) {
-        let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if content.has_gathered() {
-            log::error!(
-                "file {}: what was written last could not be put on the backing store and is lost",
-                content.file_id()
-            );
-            content.mark_unsettled();
-        }
-        let on_disk = content.sealing.as_ref().is_some_and(|sealing| sealing.on_disk);
-        if on_disk {
-            let unsynced = content.durable.is_unsynced().then(|| content.durable.size());
-            content.volume.note_closed(content.file_id(), unsynced);
-        }
+        self.end();
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::harness::{
 
 crate::matrix! { Setup::new().option("ttl=0").mount_only("a plain directory has no daemon") =>
     a_failed_sync_is_told_to_every_handle,
+    files_open_anew_right_after_a_failed_sync,
     a_failed_write_reaches_the_caller,
     interrupted_calls_are_made_again,
     a_failed_cut_reaches_the_caller,
@@ -92,6 +94,33 @@ fn a_failed_sync_is_told_to_every_handle(m: &mut Mount) {
     new[5000..5005].copy_from_slice(b"newer");
     m.remount();
     assert_same(&fs::read(m.path("f")).unwrap(), &new, "after a remount");
+}
+
+/// The close and the opening after it meet in the daemon.
+fn files_open_anew_right_after_a_failed_sync(m: &mut Mount) {
+    let old = pattern(1, 20_000);
+    let mut new = old.clone();
+    new[5000..5003].copy_from_slice(b"new");
+    let files: Vec<(PathBuf, File)> = (0..100)
+        .map(|number| {
+            let path = m.path(number.to_string());
+            fs::write(&path, &old).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.sync_all().unwrap();
+            (path, file)
+        })
+        .collect();
+    let Some(injection) = Injection::start(m, "fdatasync,fsync", "error=EIO") else { return };
+    for (_, file) in &files {
+        file.write_all_at(b"new", 5000).unwrap();
+        assert_errno(file.sync_data(), Errno::IO);
+    }
+    drop(injection);
+    for (path, file) in files {
+        let _ = crate::harness::sys::close(file);
+        let now = fs::read(&path).unwrap();
+        assert!(now == old || now == new, "{}", path.display());
+    }
 }
 
 fn a_failed_write_reaches_the_caller(m: &mut Mount) {

@@ -365,6 +365,40 @@ fn a_file_closed_unsynced_keeps_what_was_synced_of_it() {
     assert_eq!(backing.size().unwrap(), 3 * 4096);
 }
 
+/// A file system tells that a file is closed before it lets go of it: what opens it meanwhile
+/// has to know how it was left.
+#[test]
+fn a_file_that_has_ended_may_be_opened_anew_before_it_is_dropped() {
+    let volume = TestVolume::new();
+    let plan = FaultPlan::new();
+    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let ended = volume.open(&backing).unwrap();
+    ended.write(0, &pattern(1, 2 * 4096)).unwrap();
+    ended.sync(SyncScope::All).unwrap();
+    ended.write(0, &pattern(2, 4096)).unwrap();
+    ended.settle().unwrap();
+    ended.end();
+    plan.take_calls();
+    let file = volume.open(&backing).unwrap();
+    file.write(0, &pattern(3, 4096)).unwrap();
+    let syncs =
+        || plan.take_calls().iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
+    assert_eq!(syncs(), 1, "the block may be in flight");
+    file.sync(SyncScope::All).unwrap();
+    file.end();
+    plan.take_calls();
+    drop(ended);
+    let anew = volume.open(&backing).unwrap();
+    anew.write(0, &pattern(4, 4096)).unwrap();
+    assert_eq!(syncs(), 0, "all of it is durable");
+    plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
+    anew.sync(SyncScope::Data).unwrap_err();
+    anew.end();
+    let last = volume.open(&backing).unwrap();
+    let expected = [pattern(3, 4096), pattern(1, 2 * 4096)[4096..].to_vec()].concat();
+    assert!(content(&last).unwrap() == expected, "the entry tells of what was not written");
+}
+
 #[test]
 fn a_first_write_that_never_came_leaves_an_empty_file() {
     let mut volume = TestVolume::new();
