@@ -119,7 +119,7 @@ impl FileSystem {
         let inode = used.inode();
         inode.add_writer();
         let truncated = self.truncate(caller, inode, size);
-        let settled = if inode.remove_writer() { self.settle(inode) } else { Ok(()) };
+        let settled = if inode.remove_writer() { self.settle(inode, false) } else { Ok(()) };
         truncated.and(settled)
     }
 }

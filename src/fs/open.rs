@@ -78,8 +78,12 @@ impl FileSystem {
         if !inode.file().is_writable() {
             return Ok(());
         }
+        // An `fsync` covers the times too, which are in the backing file alone.
+        if scope == SyncScope::Data && inode.file().sync_in_journal() {
+            return Ok(());
+        }
         // First, so that the sync finds nothing to do that would need its time put back.
-        self.settle(inode)?;
+        self.settle(inode, true)?;
         inode.file().sync(scope).map_err(|source| self.volume_error(inode.node(), source))
     }
 
@@ -115,17 +119,18 @@ impl FileSystem {
         let inode = file.inode();
         fail_point::hit("fs.release.before_settle");
         let settled =
-            if file.writable && inode.remove_writer() { self.settle(inode) } else { Ok(()) };
+            if file.writable && inode.remove_writer() { self.settle(inode, false) } else { Ok(()) };
         self.nodes.set_stamp(inode.node(), inode.stamp());
         self.note_closed(inode);
         settled
     }
 
-    pub(super) fn settle(&self, inode: &OpenInode) -> Result<(), FsError> {
+    /// Brings the header up to date, `in_use` by somebody who goes on writing or not.
+    pub(super) fn settle(&self, inode: &OpenInode, in_use: bool) -> Result<(), FsError> {
         if !inode.file().is_writable() {
             return Ok(());
         }
-        inode.settle(|source| self.volume_error(inode.node(), source))
+        inode.settle(in_use, |source| self.volume_error(inode.node(), source))
     }
 
     /// Opens the object of a node, or joins those who have it open, if its mode allows what is

@@ -247,16 +247,23 @@ impl OpenInode {
 
     /// Brings the header up to date and puts back the modification time: what is no change of
     /// the content must not undo a `utimensat`.
-    pub fn settle(&self, wrap: impl FnOnce(VolumeError) -> FsError) -> Result<(), FsError> {
+    pub fn settle(
+        &self,
+        in_use: bool,
+        wrap: impl FnOnce(VolumeError) -> FsError,
+    ) -> Result<(), FsError> {
         {
             let _modifying = lock(&self.modifying);
-            if self.file().is_settled() {
+            if self.file().is_settled(in_use) {
                 let stat = self.disk().stat().at(self.node)?;
                 self.stamp.store(stamp(&stat), Ordering::Relaxed);
                 return Ok(());
             }
         }
-        self.keep_time(|file| file.settle().map_err(wrap))
+        self.keep_time(|file| {
+            let settled = if in_use { file.settle_in_use() } else { file.settle() };
+            settled.map_err(wrap)
+        })
     }
 
     /// Writes what is no change of the content, and puts back the modification time.

@@ -28,7 +28,7 @@ impl FileSystem {
     pub fn sync_all(&self) -> Result<(), FsError> {
         let mut result = Ok(());
         for used in self.open.all() {
-            result = result.and(self.settle(used.inode()));
+            result = result.and(self.settle(used.inode(), true));
         }
         result.and(self.tree.sync_file_system().at(NodeId::ROOT))
     }

@@ -17,7 +17,7 @@ impl FileSystem {
             invalidate(inode.node());
             {
                 let _alone = inode.open_alone();
-                self.settle(inode).unwrap_or_else(|error| error.report());
+                self.settle(inode, false).unwrap_or_else(|error| error.report());
                 inode.file().withdraw();
             }
             invalidate(inode.node());

@@ -66,7 +66,7 @@ impl EncryptedFile {
     pub fn sync(&self, scope: SyncScope) -> Result<(), VolumeError> {
         let _alone = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         self.commit_alone()?;
-        self.writing().settle()?;
+        self.writing().settle(true)?;
         self.flush_alone(scope)
     }
 
@@ -150,7 +150,7 @@ impl Content {
 
     fn begin_flush(&mut self) -> Arc<dyn BackingFile> {
         let all_written = self.gather.is_empty();
-        self.durable.begin_flush(all_written.then_some(self.size));
+        self.durable.begin_flush(all_written.then_some(self.size), self.changes.count());
         Arc::clone(&self.backing)
     }
 
@@ -187,13 +187,18 @@ impl Content {
     /// The last step of a commit: the blocks.
     fn end_commit(&mut self) -> Result<(), VolumeError> {
         fail_point::hit("volume.commit.after_flush");
+        let had_reached = self.durable.has_reached(self.changes.count());
         match self.gather.write_committing(&*self.backing) {
             Ok(written) => {
                 fail_point::hit("volume.commit.after_blocks");
                 for blocks in written {
                     self.durable.note_in_flight(blocks);
                 }
-                self.gather.end_commit();
+                let (kept, all_promised) = self.gather.end_commit();
+                self.durable.hold(kept);
+                if had_reached && all_promised {
+                    self.durable.note_reached(self.changes.count());
+                }
                 Ok(())
             }
             Err(error) => {

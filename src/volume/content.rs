@@ -9,6 +9,7 @@ use super::commit;
 use super::durability::Durable;
 use super::error::VolumeError;
 use super::gather::Gather;
+use super::journal_sync::Changes;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
@@ -79,6 +80,8 @@ impl Sealing {
 pub(super) struct Content {
     pub(super) volume: Arc<Volume>,
     pub(super) backing: Arc<dyn BackingFile>,
+    /// What was done to it.
+    pub(super) changes: Changes,
     /// Whether `backing` may be written.
     pub(super) writable: bool,
     /// `None` while the file is empty and nobody has wanted to write it.
@@ -105,9 +108,11 @@ impl Content {
         backing: Arc<dyn BackingFile>,
         writable: bool,
     ) -> Self {
+        let changes = Changes::default();
         Self {
             volume: Arc::clone(volume),
-            backing,
+            backing: changes.counted(backing),
+            changes,
             writable,
             sealing: None,
             size: PlainSize(0),
@@ -251,7 +256,8 @@ impl Content {
     }
 
     /// Whether the state record is to be written, because the file has become more than it tells.
-    pub(super) fn is_behind(&self) -> bool {
+    /// Seals that were reserved and are not made do not count while it is `in_use`.
+    pub(super) fn is_behind(&self, in_use: bool) -> bool {
         let Some(sealing) = &self.sealing else { return false };
         if sealing.keys.is_none() || !sealing.on_disk || !self.writable {
             // It was settled when the DEK was withdrawn, and nothing has changed since.
@@ -261,14 +267,14 @@ impl Content {
         let told = !sealing.state.flags.digest_kept || sealing.told == sealing.sum;
         let current = sealing.state.size == self.size.0
             && self.gaps.is_empty()
-            && unused <= UNUSED_SEALS_KEPT
+            && (in_use || unused <= UNUSED_SEALS_KEPT)
             && told;
         !current
     }
 
     /// Writes the state record if it is behind what the file has become. Tries again what a
     /// failed write could not undo.
-    pub(super) fn settle(&mut self) -> Result<(), VolumeError> {
+    pub(super) fn settle(&mut self, in_use: bool) -> Result<(), VolumeError> {
         if self.unsettled && self.writable && !self.is_withdrawn() {
             if self.sealing()?.on_disk {
                 self.recover()?;
@@ -278,14 +284,14 @@ impl Content {
             }
             self.volume.note_settled(self.file_id());
         }
-        if !self.is_behind() {
+        if !self.is_behind(in_use) {
             return Ok(());
         }
         let size = self.size.0;
         let durable = self.durable.size().0.min(size);
         let sealing = self.sealing()?;
-        let seal_count = sealing.seals;
         let state = sealing.state;
+        let seal_count = if in_use { state.seal_count } else { sealing.seals };
         self.put_state(StateRecord { size, durable_size: durable, seal_count, ..state })?;
         self.gaps.clear();
         Ok(())
@@ -296,18 +302,24 @@ impl Content {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        if self.has_gathered() {
-            log::error!(
-                "file {}: what was written last could not be put on the backing store and is lost",
-                self.file_id()
-            );
+        if !self.sealing.as_ref().is_some_and(|sealing| sealing.on_disk) {
+            return;
+        }
+        let waits = self.has_gathered();
+        if waits || self.durable.check().is_err() {
             self.mark_unsettled();
-            drop(self.gather.take_all());
+            let (file, stays) = (self.file_id(), self.strand());
+            let what = "what was written last could not be put on the backing store";
+            match (waits, stays) {
+                (true, false) => log::error!("file {file}: {what} and is lost"),
+                (_, true) => log::error!("file {file}: {what}; what was synced is in the journal"),
+                (false, false) => {}
+            }
         }
-        if self.sealing.as_ref().is_some_and(|sealing| sealing.on_disk) {
-            let unsynced = self.durable.is_unsynced().then(|| self.durable.size());
-            self.volume.note_closed(self.file_id(), unsynced);
-        }
+        let durable = self.durable.size();
+        let kept = self.durable.take_kept();
+        let unsynced = self.durable.is_unsynced().then_some((durable, kept));
+        self.volume.note_closed(self.file_id(), unsynced);
     }
 
     /// Writes the page with the entry of `block`, changed from `old`, and takes it over.

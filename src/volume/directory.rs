@@ -203,6 +203,11 @@ impl VolumeDirectory {
         Ok(tree.create_file(directory, name, OpenFlags::READ_WRITE, 0o600)?.into())
     }
 
+    /// Makes the names durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.metadata.tree.sync_dir(&self.metadata.directory)
+    }
+
     /// Removes a file.
     pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
         self.metadata.tree.unlink(&self.metadata.directory, name)

@@ -12,6 +12,7 @@ use std::ops::Range;
 use rustix::io::Errno;
 
 use super::block_ranges::BlockRanges;
+use super::journal::Kept;
 use crate::format::{BLOCK_LEN, BlockIndex, PlainSize, blocks_in};
 
 /// What a mount promises for the time after a power cut.
@@ -25,7 +26,6 @@ pub enum Durability {
 }
 
 /// How far an open file is durable.
-#[derive(Debug)]
 pub(super) struct Durable {
     promise: Durability,
     /// So much of the plaintext was on the medium when it was last synced.
@@ -38,23 +38,36 @@ pub(super) struct Durable {
     /// Counts changes of the file, and how many of them are synced.
     changed: u64,
     synced: u64,
+    /// So many of the changes of the backing file itself are on the medium, or are as good as
+    /// there; `None` where that is not known.
+    reached: Option<u64>,
 }
 
 /// Changes that are not synced, and that further changes of the same blocks must wait for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Changes {
     blocks: BlockRanges,
+    /// Promised records of such blocks.
+    kept: Vec<Kept>,
     /// Whatever comes next must wait: the size or the state record changes what blocks mean.
     whole: bool,
 }
 
+impl Changes {
+    fn add(&mut self, other: Self) {
+        self.blocks.insert_all(other.blocks);
+        self.kept.extend(other.kept);
+        self.whole |= other.whole;
+    }
+}
+
 /// A sync that goes on.
-#[derive(Debug)]
 struct Flushing {
     changes: Changes,
     /// How much of the plaintext is durable when it succeeds.
     size: PlainSize,
     changed: u64,
+    reached: u64,
 }
 
 impl Durable {
@@ -68,14 +81,25 @@ impl Durable {
             failed: None,
             changed: 0,
             synced: 0,
+            reached: Some(0),
         }
+    }
+
+    /// The same of a file that was closed before all of it was synced: what of it is in flight is
+    /// not known any more.
+    pub(super) fn of_unsynced(promise: Durability, size: PlainSize) -> Self {
+        let mut durable = Self { reached: None, ..Self::new(promise, size) };
+        durable.note_whole_in_flight();
+        durable
     }
 
     /// Recovery begins, of a file of `size` bytes: whatever is there may be durable. A sync that
     /// has failed stays failed: what it did not write, recovery reads from memory as if it were
     /// on the medium.
     pub(super) fn begin_again(&mut self, size: PlainSize) {
-        *self = Self { failed: self.failed, ..Self::new(self.promise, size) };
+        let kept = self.take_kept();
+        *self = Self { failed: self.failed, reached: None, ..Self::new(self.promise, size) };
+        self.in_flight.kept = kept;
     }
 
     /// So much of the plaintext survives a power cut.
@@ -86,9 +110,34 @@ impl Durable {
     /// Sets the size after a recovery, which has synced all there is.
     pub(super) fn recovered(&mut self, size: PlainSize) {
         self.size = size;
-        self.in_flight = Changes::default();
+        self.in_flight = Changes { kept: self.take_kept(), ..Changes::default() };
         self.flushing = None;
         self.synced = self.changed;
+    }
+
+    /// The promised records of what is in flight.
+    pub(super) fn take_kept(&mut self) -> Vec<Kept> {
+        let flushing = self.flushing.as_mut().map(|flushing| &mut flushing.changes.kept);
+        let mut kept = flushing.map(std::mem::take).unwrap_or_default();
+        kept.append(&mut self.in_flight.kept);
+        kept
+    }
+
+    /// Holds promised records of blocks that are in flight until those are synced.
+    pub(super) fn hold(&mut self, kept: Vec<Kept>) {
+        self.in_flight.kept.extend(kept);
+    }
+
+    /// Whether nothing that a power cut might take has been done to the backing file, which was
+    /// changed `changes` times.
+    pub(super) fn has_reached(&self, changes: u64) -> bool {
+        self.failed.is_none() && self.reached == Some(changes)
+    }
+
+    /// The last of so many changes of the backing file need not reach the medium: what they have
+    /// brought is promised elsewhere.
+    pub(super) fn note_reached(&mut self, changes: u64) {
+        self.reached = Some(changes);
     }
 
     /// Whether changes must be ordered by syncs at all.
@@ -157,15 +206,15 @@ impl Durable {
 
     /// A sync of the backing file begins, after which `size` bytes of plaintext are durable;
     /// `None` where gathered blocks are still to be written.
-    pub(super) fn begin_flush(&mut self, size: Option<PlainSize>) {
+    /// The backing file was changed `reached` times so far.
+    pub(super) fn begin_flush(&mut self, size: Option<PlainSize>, reached: u64) {
         let mut changes = std::mem::take(&mut self.in_flight);
         if let Some(before) = self.flushing.take() {
             // One that goes on in another thread: this one, begun later, covers it.
-            changes.blocks.insert_all(before.changes.blocks);
-            changes.whole |= before.changes.whole;
+            changes.add(before.changes);
         }
         let size = size.map_or(self.size, |size| self.size.max(size));
-        self.flushing = Some(Flushing { changes, size, changed: self.changed });
+        self.flushing = Some(Flushing { changes, size, changed: self.changed, reached });
     }
 
     /// The sync has ended. Once one has failed, none succeeds any more: the kernel may have
@@ -175,15 +224,19 @@ impl Durable {
         if let Err(error) = result {
             self.failed.get_or_insert(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
             if let Some(flushing) = flushing {
-                self.in_flight.blocks.insert_all(flushing.changes.blocks);
-                self.in_flight.whole |= flushing.changes.whole;
+                self.in_flight.add(flushing.changes);
             }
             return Err(error);
         }
-        self.check()?;
+        if let Err(error) = self.check() {
+            self.in_flight.kept.extend(flushing.into_iter().flat_map(|it| it.changes.kept));
+            return Err(error);
+        }
         if let Some(flushing) = flushing {
             self.size = flushing.size;
             self.synced = self.synced.max(flushing.changed);
+            self.reached = self.reached.max(Some(flushing.reached));
+            flushing.changes.kept.into_iter().for_each(Kept::end);
         }
         Ok(())
     }
@@ -212,7 +265,7 @@ mod tests {
         assert!(!durable.must_wait(&blocks(0..10)) && !durable.is_unsynced());
         durable.note_in_flight(blocks(2..4));
         assert!(durable.must_wait(&blocks(3..9)) && !durable.must_wait(&blocks(4..9)));
-        durable.begin_flush(None);
+        durable.begin_flush(None, 0);
         durable.note_in_flight(blocks(7..8));
         assert!(durable.must_wait(&blocks(3..4)));
         durable.end_flush(Ok(())).unwrap();
@@ -223,7 +276,7 @@ mod tests {
     #[test]
     fn what_a_sync_is_about_to_cover_counts_as_covered() {
         let mut durable = durable(BLOCK_LEN + 1);
-        durable.begin_flush(Some(PlainSize(5 * BLOCK_LEN)));
+        durable.begin_flush(Some(PlainSize(5 * BLOCK_LEN)), 0);
         assert_eq!(durable.covered(), BlockIndex(5));
         assert!(durable.must_wait(&blocks(1..2)) && durable.must_wait(&blocks(4..9)));
         assert!(!durable.must_wait(&blocks(0..1)) && !durable.must_wait(&blocks(5..9)));
@@ -235,7 +288,7 @@ mod tests {
     #[test]
     fn a_cut_during_a_sync_bounds_what_it_covers() {
         let mut durable = durable(8 * BLOCK_LEN);
-        durable.begin_flush(Some(PlainSize(9 * BLOCK_LEN)));
+        durable.begin_flush(Some(PlainSize(9 * BLOCK_LEN)), 0);
         durable.cut_to(PlainSize(3));
         durable.end_flush(Ok(())).unwrap();
         assert_eq!(durable.size(), PlainSize(3));
@@ -245,12 +298,12 @@ mod tests {
     fn a_failed_sync_is_never_followed_by_a_success() {
         let mut durable = durable(BLOCK_LEN);
         durable.note_in_flight(blocks(0..1));
-        durable.begin_flush(Some(PlainSize(BLOCK_LEN)));
+        durable.begin_flush(Some(PlainSize(BLOCK_LEN)), 0);
         let failed =
             durable.end_flush(Err(io::Error::from_raw_os_error(Errno::DQUOT.raw_os_error())));
         assert_eq!(failed.unwrap_err().raw_os_error(), Some(Errno::DQUOT.raw_os_error()));
         assert!(durable.must_wait(&blocks(0..1)));
-        durable.begin_flush(Some(PlainSize(BLOCK_LEN)));
+        durable.begin_flush(Some(PlainSize(BLOCK_LEN)), 0);
         let later = durable.end_flush(Ok(())).unwrap_err();
         assert_eq!(later.raw_os_error(), Some(Errno::DQUOT.raw_os_error()));
         assert!(durable.check().is_err() && durable.is_unsynced());

@@ -158,7 +158,7 @@ impl EncryptedFile {
     /// are the same file.
     pub fn replace_backing(&self, backing: Arc<dyn BackingFile>) -> Result<(), VolumeError> {
         let mut content = self.writing();
-        content.backing = backing;
+        content.backing = content.changes.counted(backing);
         content.writable = true;
         if !content.unsettled {
             return Ok(());
@@ -287,23 +287,32 @@ impl EncryptedFile {
         self.reading().next_hole(offset)
     }
 
-    /// Whether [`Self::settle`] would write nothing.
-    pub fn is_settled(&self) -> bool {
+    /// Whether [`Self::settle`] would write nothing; with `in_use` [`Self::settle_in_use`].
+    pub fn is_settled(&self, in_use: bool) -> bool {
         // What a change left that broke off is not known to `reading`.
         let Ok(content) = self.content.read() else { return false };
         let must_flush = content.size.0 == 0 && content.durable.whole_in_flight();
-        !must_flush && !content.has_gathered() && !content.unsettled && !content.is_behind()
+        !must_flush && !content.has_gathered() && !content.unsettled && !content.is_behind(in_use)
     }
 
     /// Writes the state record if it is behind; wanted when the last writer closes the file.
     pub fn settle(&self) -> Result<(), VolumeError> {
+        self.settle_while(false)
+    }
+
+    /// The same for a file that goes on being written: what was set aside for that stays.
+    pub fn settle_in_use(&self) -> Result<(), VolumeError> {
+        self.settle_while(true)
+    }
+
+    fn settle_while(&self, in_use: bool) -> Result<(), VolumeError> {
         self.commit()?;
         let mut content = self.writing();
         if content.size.0 == 0 && content.durable.whole_in_flight() {
             // Opened anew, the file would not tell what must not be written before this.
             content.flush_now()?;
         }
-        content.settle()
+        content.settle(in_use)
     }
 
     /// Tells the volume how the file is left: to come before it is opened anew. From then on

@@ -37,6 +37,33 @@ pub(super) struct Gathered {
     pub(super) cipher: Box<[u8]>,
     /// Where it outlives the process.
     pub(super) kept: Option<Kept>,
+    /// Where what it was before is, as long as that may be needed: promised, or all that could
+    /// be put there.
+    pub(super) before: Vec<Kept>,
+}
+
+impl Gathered {
+    /// What is put in the place of `base`, nowhere else yet.
+    pub(super) fn new(base: Entry, sealed: Sealed, cipher: Box<[u8]>) -> Self {
+        Self { base, sealed, cipher, kept: None, before: Vec::new() }
+    }
+
+    /// Comes in place of `replaced`.
+    fn replace(&mut self, replaced: Self) {
+        self.before = replaced.before;
+        // What could not be kept itself leaves what came before it where that is.
+        let stays = |kept: &Kept| kept.is_promised() || self.kept.is_none();
+        self.before.extend(replaced.kept.filter(stays));
+    }
+
+    /// A sync of the journal has made durable what it had up to this record.
+    fn note_promised(&mut self, newest: u64) {
+        let records = self.before.iter().chain(&self.kept).map(Kept::sequence);
+        let Some(last) = records.filter(|sequence| *sequence <= newest).max() else { return };
+        for outdated in self.before.extract_if(.., |kept| kept.sequence() < last) {
+            outdated.end();
+        }
+    }
 }
 
 impl Gather {
@@ -78,8 +105,7 @@ impl Gather {
     pub(super) fn put(&mut self, block: BlockIndex, mut gathered: Gathered) {
         debug_assert!(!self.committing.contains_key(&block), "it had to wait for the commit");
         match self.open.remove(&block) {
-            // What could not be kept itself leaves what came before it where that is.
-            Some(replaced) => gathered.kept = gathered.kept.or(replaced.kept),
+            Some(replaced) => gathered.replace(replaced),
             None => _ = self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed),
         }
         self.open.insert(block, gathered);
@@ -141,15 +167,42 @@ impl Gather {
         Ok(written)
     }
 
-    /// The blocks that the commit began with are written.
-    pub(super) fn end_commit(&mut self) {
+    /// The blocks that the commit began with are written. Gives the records that are promised,
+    /// which have to stay until that is durable, and whether it is all the same as if it were.
+    pub(super) fn end_commit(&mut self) -> (Vec<Kept>, bool) {
         self.count_out(self.committing.len());
+        let mut promised = Vec::new();
+        let mut all_promised = true;
         for (_, gathered) in std::mem::take(&mut self.committing) {
-            if let Some(kept) = gathered.kept {
-                kept.end();
+            all_promised &= gathered.kept.as_ref().is_some_and(Kept::is_promised);
+            for kept in gathered.before.into_iter().chain(gathered.kept) {
+                match kept.is_promised() {
+                    true => promised.push(kept),
+                    false => kept.end(),
+                }
             }
         }
         self.unkept &= !self.open.is_empty();
+        (promised, all_promised)
+    }
+
+    /// Promises all that waits, whose records are about to be made durable. `None` if not all of
+    /// it can be; else whether there is any that was not promised yet.
+    pub(super) fn promise(&mut self) -> Option<bool> {
+        let mut blocks = self.open.values().chain(self.committing.values());
+        if !blocks.all(|it| it.kept.as_ref().is_some_and(Kept::may_be_promised)) {
+            return None;
+        }
+        let blocks = self.open.values_mut().chain(self.committing.values_mut());
+        let kept = blocks.filter_map(|gathered| gathered.kept.as_mut());
+        Some(kept.map(Kept::promise).filter(|is_new| *is_new).count() > 0)
+    }
+
+    /// The records up to `newest` are durable: what they have come after need not stay.
+    pub(super) fn note_promised(&mut self, newest: u64) {
+        for gathered in self.open.values_mut().chain(self.committing.values_mut()) {
+            gathered.note_promised(newest);
+        }
     }
 
     /// All blocks that wait, to be entered anew after what is on disk was looked at.

@@ -1,9 +1,11 @@
 //! The journal of a mount: what is gathered is also written there, so that it outlives the
-//! process. It is never synced for its own sake: what a power cut takes of it was never promised.
+//! process. A sync of a file whose changes are all there syncs the journal instead: from then on
+//! those records are promised, and stay until their blocks are durable in their files.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -24,8 +26,7 @@ pub(super) struct Journal {
     directory: Arc<VolumeDirectory>,
     head: JournalHead,
     key: AeadKey,
-    /// Held across a sync that orders holes, so that nobody goes on before it is over. Outside of
-    /// `slots`.
+    /// Held across a sync, so that nobody goes on before it is over. Outside of `slots`.
     order: Mutex<()>,
     slots: Mutex<Slots>,
 }
@@ -34,19 +35,31 @@ pub(super) struct Journal {
 struct Slots {
     file: Option<Arc<DiskFile>>,
     free: BTreeSet<u32>,
-    /// From here on none was ever used.
+    /// From here on none is used.
     end: u32,
+    /// Up to here there are zeros at least, so that a sync need not bring a larger file to the
+    /// medium.
+    reserved: u32,
     sequence: u64,
+    /// The number of the sync that began last, and of the last one that succeeded.
+    begun: u64,
+    synced: u64,
+    /// A sync has failed. After that the kernel takes the next one for complete.
+    failed: bool,
     /// A record of a block that filled a hole was erased since the last sync.
     hole_erased: bool,
     /// Such a record may come back: it could not be erased, or not for good.
     hole_stays: bool,
 }
 
-/// A block's place in the journal. Dropped, the record is erased.
+/// A block's place in the journal. Dropped, the record is erased; one that is promised stays, and
+/// its place is lost until the next mount.
 pub(super) struct Kept {
     journal: Arc<Journal>,
+    sequence: u64,
     slot: u32,
+    /// A sync has been answered, or is about to be, because the record is there.
+    promised: bool,
     /// The record must not be found again, even where its block is in the file.
     over_hole: bool,
     /// All of it was.
@@ -78,9 +91,9 @@ impl Journal {
         let records: Vec<[u8; JOURNAL_RECORD_LEN]> = places
             .iter()
             .zip(&*blocks)
-            .map(|((sequence, _), (block, gathered))| {
+            .map(|(kept, (block, gathered))| {
                 let Gathered { base, sealed, .. } = *gathered;
-                JournalRecord { file, sequence: *sequence, block: *block, base, sealed }
+                JournalRecord { file, sequence: kept.sequence, block: *block, base, sealed }
                     .encode(&self.key)
             })
             .collect();
@@ -94,14 +107,14 @@ impl Journal {
                 next += 1;
                 let ends = cipher.len() as u64 != BLOCK_LEN || next - first == LONGEST_RUN;
                 let adjacent =
-                    next < places.len() && places[next].1.slot == places[next - 1].1.slot + 1;
+                    next < places.len() && places[next].slot == places[next - 1].slot + 1;
                 if ends || !adjacent {
                     break;
                 }
             }
-            disk.write_at(&run, slot_start(places[first].1.slot))?;
+            disk.write_at(&run, slot_start(places[first].slot))?;
         }
-        for ((_, mut kept), (_, gathered)) in places.into_iter().zip(blocks) {
+        for (mut kept, (_, gathered)) in places.into_iter().zip(blocks) {
             kept.written = true;
             gathered.kept = Some(kept);
         }
@@ -123,19 +136,79 @@ impl Journal {
             }
             slots.file.clone()
         };
-        let synced = file.map_or(Ok(()), |file| file.sync(SyncScope::Data));
-        // After a failed sync the kernel takes the next one for complete.
+        let synced = file.map_or(Ok(()), |file| self.sync_alone(&file));
         self.lock().hole_stays |= synced.is_err();
         synced
     }
 
-    /// Gives its space back while nothing waits, and leaves the less to be looked at after a
+    /// Makes durable what was put here before. Callers who come meanwhile share the next sync.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let begun = self.lock().begun;
+        let _alone = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = {
+            let slots = self.lock();
+            if slots.synced > begun {
+                return Ok(());
+            }
+            slots.file.clone()
+        };
+        file.map_or_else(|| Err(Errno::IO.into()), |file| self.sync_alone(&file))
+    }
+
+    fn sync_alone(&self, file: &DiskFile) -> io::Result<()> {
+        let (number, is_first) = {
+            let mut slots = self.lock();
+            if slots.failed {
+                return Err(Errno::IO.into());
+            }
+            slots.begun += 1;
+            (slots.begun, slots.synced == 0)
+        };
+        // The name of the file, which was made in this mount.
+        let named = if is_first { self.directory.sync() } else { Ok(()) };
+        let synced = named.and_then(|()| file.sync(SyncScope::Data));
+        let mut slots = self.lock();
+        match synced {
+            Ok(()) => slots.synced = number,
+            Err(_) => slots.failed = true,
+        }
+        synced
+    }
+
+    /// The number of the newest record.
+    pub(super) fn newest(&self) -> u64 {
+        self.lock().sequence
+    }
+
+    /// The file that the records are in, once there is one.
+    pub(super) fn disk(&self) -> Option<Arc<DiskFile>> {
+        self.lock().file.clone()
+    }
+
+    /// What `kept` are, with their slots in `disk`.
+    pub(super) fn records(
+        &self,
+        disk: &DiskFile,
+        kept: &[Kept],
+    ) -> io::Result<Vec<(JournalRecord, u32)>> {
+        let mut records = Vec::new();
+        for Kept { slot, .. } in kept {
+            let mut bytes = [0; JOURNAL_RECORD_LEN];
+            disk.read_at(&mut bytes, slot_start(*slot))?;
+            records.extend(JournalRecord::decode(&bytes, &self.key).map(|record| (record, *slot)));
+        }
+        Ok(records)
+    }
+
+    /// Gives most of its space back while nothing waits, and leaves nothing to be looked at after a
     /// crash.
     pub(super) fn empty(&self) -> io::Result<()> {
         let mut slots = self.lock();
-        let (Some(file), true) = (&slots.file, slots.end > 0) else { return Ok(()) };
+        let Some(file) = slots.file.clone().filter(|_| slots.end > 0) else { return Ok(()) };
         if slots.free.len() == slots.end as usize {
-            file.set_size(slot_start(0))?;
+            slots.reserved = slots.reserved.min(MOST_RESERVED);
+            file.set_size(slot_start(slots.reserved))?;
+            put_zeros(&file, 0..slots.end.min(slots.reserved))?;
             slots.free.clear();
             slots.end = 0;
         }
@@ -155,10 +228,15 @@ impl Journal {
         self.directory.remove(OsStr::new(&journal_name(self.head.epoch)))
     }
 
-    /// A place for each block, each with a sequence.
-    fn take(self: &Arc<Self>, blocks: &[(BlockIndex, Gathered)]) -> io::Result<Places> {
+    /// A place for each block, and the file that they are in.
+    fn take(
+        self: &Arc<Self>,
+        blocks: &[(BlockIndex, Gathered)],
+    ) -> io::Result<(Arc<DiskFile>, Vec<Kept>)> {
         let mut slots = self.lock();
-        if slots.end as usize - slots.free.len() + blocks.len() > MOST_SLOTS as usize {
+        let more = blocks.len().saturating_sub(slots.free.len());
+        let end = slots.end as usize + more;
+        if end > MOST_SLOTS as usize {
             return Err(Errno::NOSPC.into());
         }
         let file = match &slots.file {
@@ -174,17 +252,26 @@ impl Journal {
                 file
             }
         };
+        while (slots.reserved as usize) < end {
+            let more = slots.reserved.clamp(LEAST_RESERVED, MOST_RESERVED);
+            put_zeros(&file, slots.reserved..slots.reserved + more)?;
+            slots.reserved += more;
+        }
         let places = blocks.iter().map(|(_, gathered)| {
             let slot = slots.free.pop_first().unwrap_or_else(|| {
                 slots.end += 1;
                 slots.end - 1
             });
             slots.sequence += 1;
-            let over_hole = gathered.base == Entry::Hole;
-            (
-                slots.sequence,
-                Kept { journal: Arc::clone(self), slot, over_hole, written: false, done: false },
-            )
+            Kept {
+                journal: Arc::clone(self),
+                sequence: slots.sequence,
+                slot,
+                promised: false,
+                over_hole: gathered.base == Entry::Hole,
+                written: false,
+                done: false,
+            }
         });
         let places = places.collect();
         Ok((file, places))
@@ -195,14 +282,37 @@ impl Journal {
     }
 }
 
-/// The file, and for each block the sequence of its record and where it goes.
-type Places = (Arc<DiskFile>, Vec<(u64, Kept)>);
+fn put_zeros(file: &DiskFile, slots: Range<u32>) -> io::Result<()> {
+    let zeros = vec![0; (slot_start(slots.end) - slot_start(slots.start)) as usize];
+    file.write_at(&[IoSlice::new(&zeros)], slot_start(slots.start))
+}
 
 impl Kept {
-    /// The block is in its file: the entry there is another one now than the record asks for,
-    /// so it need not be erased.
+    /// The block is in its file, durably where the record was promised: the entry there is another
+    /// one now than the record asks for, so it need not be erased. Nor need one that a newer
+    /// record of the same block has come after.
     pub(super) fn end(mut self) {
         self.done = true;
+    }
+
+    /// From now on the record stays until [`Self::end`]. Whether it does not yet.
+    pub(super) fn promise(&mut self) -> bool {
+        !std::mem::replace(&mut self.promised, true)
+    }
+
+    /// Whether it has to stay.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised
+    }
+
+    /// Whether it may be promised. A hole is no generation by which an outdated record is told.
+    pub(super) fn may_be_promised(&self) -> bool {
+        !self.over_hole
+    }
+
+    /// The number of its record.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     fn erase(&self) -> bool {
@@ -217,6 +327,9 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        if self.promised && !self.done {
+            return;
+        }
         // Of others the entry tells that they do not count.
         let is_erased = self.done && !self.over_hole || self.erase();
         let mut slots = self.journal.lock();
@@ -228,5 +341,8 @@ impl Drop for Kept {
 
 /// More is never gathered, by far; what is longer was not written by this program.
 pub(super) const MOST_SLOTS: u32 = 1 << 16;
+/// So many slots are written ahead, as many as there are already between these.
+const LEAST_RESERVED: u32 = 16;
+const MOST_RESERVED: u32 = 256;
 /// Blocks of one write; the kernel takes 1024 buffers.
 const LONGEST_RUN: usize = 256;

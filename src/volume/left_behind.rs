@@ -130,11 +130,7 @@ impl Content {
     /// still is what comes next: the entry that a record asks for is there, its block opens.
     pub(super) fn gather_left_behind(&mut self) -> Result<(), VolumeError> {
         let file = self.file_id();
-        let Some((disk, blocks)) =
-            self.volume.left_behind().find(file, self.sealing()?.state.epoch)
-        else {
-            return Ok(());
-        };
+        let Some((disk, blocks)) = self.left_in_journal()? else { return Ok(()) };
         let mut taken = 0;
         for (block, records) in blocks {
             // The newest may be one that the process died over.
@@ -148,7 +144,7 @@ impl Content {
                 let (cipher_there, plain) = (&cipher[..read], &mut plain[..len]);
                 if opens_as(self.sealing()?, block, &sealed, cipher_there, plain) {
                     self.end_at(record);
-                    self.gather.put(block, Gathered { base, sealed, cipher, kept: None });
+                    self.gather.put(block, Gathered::new(base, sealed, cipher));
                     taken += 1;
                     break;
                 }
@@ -158,6 +154,27 @@ impl Content {
             log::info!("file {file}: {taken} blocks that were written last are in the journal");
         }
         Ok(())
+    }
+
+    /// The records of this file: of the mount that wrote it last, which may be this one.
+    fn left_in_journal(&self) -> Result<Option<(Arc<DiskFile>, Blocks)>, VolumeError> {
+        let (file, volume, epoch) = (self.file_id(), &self.volume, self.sealing()?.state.epoch);
+        if epoch != volume.epoch() || volume.read_only() {
+            return Ok(volume.left_behind().find(file, epoch));
+        }
+        let Some(journal) = volume.journal() else { return Ok(None) };
+        let Some(disk) = journal.disk() else { return Ok(None) };
+        volume.with_stranded(file, |kept| {
+            if kept.is_empty() {
+                return Ok(None);
+            }
+            let mut blocks = Blocks::new();
+            for (record, slot) in journal.records(&disk, kept)? {
+                blocks.entry(record.block).or_default().push((record, slot));
+            }
+            sort(&mut blocks);
+            Ok(Some((disk, blocks)))
+        })
     }
 
     /// The entry of what the file holds where a record's block goes, if that is what the record
@@ -251,8 +268,12 @@ fn read_journal(
         let blocks = files.entry(record.file).or_default();
         blocks.entry(record.block).or_default().push((record, slot));
     }
-    for records in files.values_mut().flat_map(BTreeMap::values_mut) {
+    files.values_mut().for_each(sort);
+    Ok(files)
+}
+
+fn sort(blocks: &mut Blocks) {
+    for records in blocks.values_mut() {
         records.sort_by_key(|(record, _)| record.sequence);
     }
-    Ok(files)
 }

@@ -18,6 +18,7 @@ mod file;
 mod gather;
 mod holes;
 mod journal;
+mod journal_sync;
 mod left_behind;
 mod mounted;
 mod pages;

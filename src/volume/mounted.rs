@@ -1,6 +1,6 @@
 //! A volume in use: its id, its keys, its epoch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use super::durability::{Durability, Durable};
 use super::epochs::Epochs;
 use super::error::VolumeError;
 use super::file::EncryptedFile;
-use super::journal::Journal;
+use super::journal::{Journal, Kept};
 use super::left_behind::LeftBehind;
 use super::unsynced::Unsynced;
 use crate::format::{FileId, PlainSize, VolumeId};
@@ -24,6 +24,10 @@ pub struct Volume {
     /// the lock while there is none.
     unsettled: Mutex<HashSet<FileId>>,
     any_unsettled: AtomicBool,
+    /// Of some of these, what a sync was answered for and their own backing files may not have. It
+    /// stays to the end of the mount: where a sync has failed, what is read of a file afterwards
+    /// need not be what the medium holds.
+    stranded: Mutex<HashMap<FileId, Vec<Kept>>>,
     durability: Durability,
     unsynced: Unsynced,
     /// The bytes that all files have gathered.
@@ -53,6 +57,7 @@ impl Volume {
             epochs,
             unsettled: Mutex::default(),
             any_unsettled: AtomicBool::new(false),
+            stranded: Mutex::default(),
             durability,
             unsynced: Unsynced::default(),
             gathered: Arc::default(),
@@ -148,10 +153,11 @@ impl Volume {
         self.unsynced.note_file_synced(file, until);
     }
 
-    /// A file is closed; of one that is not synced, so much of it is durable.
-    pub(super) fn note_closed(&self, file: FileId, unsynced: Option<PlainSize>) {
+    /// A file is closed; of one that is not synced, so much of it is durable, and these promised
+    /// records have to stay until the rest is.
+    pub(super) fn note_closed(&self, file: FileId, unsynced: Option<(PlainSize, Vec<Kept>)>) {
         match unsynced {
-            Some(durable) => self.unsynced.note(file, durable),
+            Some((durable, kept)) => self.unsynced.note(file, durable, kept),
             None => self.unsynced.forget(file),
         }
     }
@@ -162,11 +168,25 @@ impl Volume {
             true => self.unsynced.find(file),
             false => None,
         };
-        let Some(durable) = unsynced else { return Durable::new(self.durability, size) };
-        let mut durable = Durable::new(self.durability, durable.min(size));
-        // What of it is in flight is not known any more.
-        durable.note_whole_in_flight();
-        durable
+        match unsynced {
+            Some(durable) => Durable::of_unsynced(self.durability, durable.min(size)),
+            None => Durable::new(self.durability, size),
+        }
+    }
+
+    /// Notes the promised records of a file that could not be written: they are in the journal
+    /// for whoever opens it next, in this mount or another one.
+    pub(super) fn strand(&self, file: FileId, kept: Vec<Kept>) {
+        if !kept.is_empty() {
+            let mut stranded = self.stranded.lock().unwrap_or_else(PoisonError::into_inner);
+            stranded.entry(file).or_default().extend(kept);
+        }
+    }
+
+    /// Looks at those of a file.
+    pub(super) fn with_stranded<T>(&self, file: FileId, look: impl FnOnce(&[Kept]) -> T) -> T {
+        let stranded = self.stranded.lock().unwrap_or_else(PoisonError::into_inner);
+        look(stranded.get(&file).map_or(&[], Vec::as_slice))
     }
 
     /// The counter of the bytes that all files have gathered.

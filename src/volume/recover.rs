@@ -86,6 +86,9 @@ impl Content {
                 self.put_state(StateRecord { flags, ..state })?;
             }
             self.commit_now()?;
+            // What a sync of the journal was answered for must not count there no more before it
+            // is in the file for good.
+            self.order_now()?;
         }
         self.renew_digest()?;
         let state = self.sealing()?.state;

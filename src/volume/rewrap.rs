@@ -242,7 +242,7 @@ impl Content {
             return Err(VolumeError::ReadOnly);
         }
         if self.unsettled {
-            self.settle()?;
+            self.settle(true)?;
         }
         let backing = Arc::clone(&self.backing);
         let size = self.sealing()?.state.size;

@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::journal::Kept;
 use crate::format::{FileId, PlainSize};
 
-/// The files, each with how much of it is durable.
+/// The files, each with how much of it is durable, and the promised records of the journal that
+/// have to stay until the rest is.
 #[derive(Default)]
 pub(super) struct Unsynced {
     files: Mutex<Noted>,
@@ -14,31 +16,48 @@ pub(super) struct Unsynced {
 
 #[derive(Default)]
 struct Noted {
-    files: HashMap<FileId, (PlainSize, u64)>,
+    files: HashMap<FileId, Note>,
     /// Counts the notes, so that a sync takes out those that were made before it.
     notes: u64,
 }
 
+struct Note {
+    durable: PlainSize,
+    number: u64,
+    kept: Vec<Kept>,
+}
+
+impl Note {
+    fn end(self) {
+        self.kept.into_iter().for_each(Kept::end);
+    }
+}
+
 impl Unsynced {
     /// Notes that the file was closed and that `durable` bytes of it are synced.
-    pub(super) fn note(&self, file: FileId, durable: PlainSize) {
+    pub(super) fn note(&self, file: FileId, durable: PlainSize, mut kept: Vec<Kept>) {
         let mut noted = self.lock();
         noted.notes += 1;
-        let note = noted.notes;
-        noted.files.insert(file, (durable, note));
+        let number = noted.notes;
+        if let Some(before) = noted.files.remove(&file) {
+            kept.extend(before.kept);
+        }
+        noted.files.insert(file, Note { durable, number, kept });
     }
 
     /// The file was synced before it was closed.
     pub(super) fn forget(&self, file: FileId) {
         let mut noted = self.lock();
-        if !noted.files.is_empty() {
-            noted.files.remove(&file);
+        if !noted.files.is_empty()
+            && let Some(note) = noted.files.remove(&file)
+        {
+            note.end();
         }
     }
 
     /// How much of the file is synced; `None` if all of it is.
     pub(super) fn find(&self, file: FileId) -> Option<PlainSize> {
-        self.lock().files.get(&file).map(|(durable, _)| *durable)
+        self.lock().files.get(&file).map(|note| note.durable)
     }
 
     /// What to give to [`Self::note_synced`] after a sync of everything that begins now; `None`
@@ -51,15 +70,18 @@ impl Unsynced {
     /// All that was noted up to `until` is synced.
     pub(super) fn note_synced(&self, until: u64) {
         let mut noted = self.lock();
-        noted.files.retain(|_, (_, note)| *note > until);
+        let synced = noted.files.extract_if(|_, note| note.number <= until);
+        synced.for_each(|(_, note)| note.end());
         noted.files.shrink_to(LEFT_ALLOCATED);
     }
 
     /// All of this one that was noted up to `until` is synced.
     pub(super) fn note_file_synced(&self, file: FileId, until: u64) {
         let mut noted = self.lock();
-        if noted.files.get(&file).is_some_and(|(_, note)| *note <= until) {
-            noted.files.remove(&file);
+        if noted.files.get(&file).is_some_and(|note| note.number <= until)
+            && let Some(note) = noted.files.remove(&file)
+        {
+            note.end();
         }
     }
 
@@ -79,10 +101,10 @@ mod tests {
         let unsynced = Unsynced::default();
         assert_eq!(unsynced.now(), None);
         let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
-        unsynced.note(one, PlainSize(5));
-        unsynced.note(two, PlainSize(6));
+        unsynced.note(one, PlainSize(5), Vec::new());
+        unsynced.note(two, PlainSize(6), Vec::new());
         let until = unsynced.now().unwrap();
-        unsynced.note(two, PlainSize(7));
+        unsynced.note(two, PlainSize(7), Vec::new());
         unsynced.note_synced(until);
         assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));
         unsynced.note_synced(unsynced.now().unwrap());
@@ -93,10 +115,10 @@ mod tests {
     fn one_file_may_be_synced_by_itself() {
         let unsynced = Unsynced::default();
         let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
-        unsynced.note(one, PlainSize(5));
-        unsynced.note(two, PlainSize(6));
+        unsynced.note(one, PlainSize(5), Vec::new());
+        unsynced.note(two, PlainSize(6), Vec::new());
         let until = unsynced.now().unwrap();
-        unsynced.note(two, PlainSize(7));
+        unsynced.note(two, PlainSize(7), Vec::new());
         unsynced.note_file_synced(one, until);
         unsynced.note_file_synced(two, until);
         assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));

@@ -24,7 +24,7 @@ impl EncryptedFile {
     /// has [restored](Self::authorise) it.
     pub fn withdraw(&self) {
         let mut content = self.writing();
-        if let Err(error) = content.commit_now().and_then(|()| content.settle()) {
+        if let Err(error) = content.commit_now().and_then(|()| content.settle(false)) {
             let file = content.file_id();
             log::error!("file {file}: its header could not be brought up to date ({error})");
             content.mark_unsettled();
@@ -60,7 +60,7 @@ impl EncryptedFile {
         }
         sealing.keys = Some(Arc::new(keys));
         // What could not be settled when the DEK was withdrawn.
-        if content.unsettled { content.settle() } else { Ok(()) }
+        if content.unsettled { content.settle(true) } else { Ok(()) }
     }
 }
 

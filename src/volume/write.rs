@@ -244,7 +244,7 @@ impl Content {
             let entry = base.succeeded_by(sealed);
             keys.digest.replace(&mut sum, block, &shown, &entry);
             set_entry_in(page, block, &entry);
-            gathered.push((block, Gathered { base, sealed, cipher, kept: None }));
+            gathered.push((block, Gathered::new(base, sealed, cipher)));
         }
         if let Some(size) = grown {
             self.backing.set_size(Self::cipher_end(size).0)?;

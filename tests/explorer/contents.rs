@@ -9,8 +9,10 @@ use ssefs::store::recorder::DroppedSyncs;
 use ssefs::volume::Durability;
 
 use super::explore::{Death, Exploration, Finding, Limits, Tally};
+use super::journal::IS_HEARD;
+use super::operations::{OPERATIONS, Operation};
 use super::report::{by_kind, kind};
-use super::sequences::{Sequence, Then};
+use super::sequences::{Sequence, Start, THENS, Then};
 use super::settings::{Random, Settings};
 
 /// Who dies under which promise, and how much of it is looked at.
@@ -132,14 +134,14 @@ const LONGEST: usize = 3;
 /// With so many findings there is nothing to be learnt from more.
 const MANY: usize = 2000;
 
-const LIMITS: Limits = Limits { crashes: 48, second_in: 12, second_crashes: 12 };
-const ALL: Limits = Limits { crashes: 256, second_in: 4, second_crashes: 32 };
+const LIMITS: Limits = Limits { crashes: 48, second_in: 12, second_crashes: 12, journals_in: 8 };
+const ALL: Limits = Limits { crashes: 256, second_in: 4, second_crashes: 32, journals_in: 8 };
 
 /// Explores what `settings` say; `None` if that was one sequence, by hand.
 fn run(seconds: u64, death: Death, durability: Durability) -> Option<Tally> {
     let settings = Settings::from_environment(seconds);
     if let Some(text) = &settings.sequence {
-        let limits = Limits { crashes: 4096, second_in: 1, second_crashes: 64 };
+        let limits = Limits { crashes: 4096, second_in: 1, second_crashes: 64, journals_in: 8 };
         let terms = Terms { death, durability, limits };
         let (tally, findings) = terms.explore(&text.parse().unwrap(), settings.seed);
         println!("{text}, {death:?}, {durability:?}: {tally}");
@@ -174,8 +176,54 @@ fn without_barriers_the_death_of_the_process_loses_nothing_that_was_answered() {
     assert!(tally.sequences >= 384 && tally.states >= 1000, "{tally}");
 }
 
+/// Changes that are synced in the journal, and what may follow them.
+fn sequences_with_journal() -> Vec<Sequence> {
+    use Operation::{OverwriteAcross, OverwriteBlock, OverwriteInside, OverwriteTail};
+    let mut sequences = Vec::new();
+    for start in [Start::Small, Start::Blocks, Start::Edge, Start::Holes, Start::Recovered] {
+        for written in [OverwriteInside, OverwriteTail, OverwriteBlock, OverwriteAcross] {
+            let first = [(OverwriteInside, Then::Sync), (written, Then::SyncInJournal)];
+            for (next, _) in OPERATIONS {
+                for (then, _) in THENS {
+                    let steps = [&first[..], &[(next, then)]].concat();
+                    sequences.push(Sequence { start, steps });
+                }
+                for then in [Then::Nothing, Then::SyncInJournal] {
+                    let committed = [first[0], first[1], (OverwriteTail, Then::Commit)];
+                    let steps = [&committed[..], &[(next, then)]].concat();
+                    sequences.push(Sequence { start, steps });
+                }
+            }
+        }
+    }
+    sequences
+}
+
+#[test]
+fn what_the_journal_has_synced_outlives_what_comes_after() {
+    if !IS_HEARD {
+        println!("skipped: this build does not tell what is done to a journal");
+        return;
+    }
+    let settings = Settings::from_environment(25);
+    let limits = Limits { journals_in: 1, ..LIMITS };
+    let terms = Terms { death: Death::OfPower, durability: Durability::Power, limits };
+    let mut sequences = sequences_with_journal();
+    let mut random = Random::new(settings.seed);
+    let (mut report, deadline) = (Report::default(), settings.deadline());
+    while !sequences.is_empty() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        let sequence = sequences.swap_remove(random.below(sequences.len()));
+        let (tally, findings) = terms.explore(&sequence, random.number());
+        report.tally.add(&tally);
+        report.findings.extend(findings);
+    }
+    println!("{}, {} sequences left, seed {}", report.tally, sequences.len(), settings.seed);
+    insist_on_none(&report, &settings, terms);
+    assert!(report.tally.in_journal >= 100, "{}", report.tally);
+}
+
 fn insist_on(sequence: &str) {
-    let limits = Limits { crashes: 256, second_in: 2, second_crashes: 16 };
+    let limits = Limits { crashes: 256, second_in: 2, second_crashes: 16, journals_in: 8 };
     let terms = Terms { death: Death::OfPower, durability: Durability::Power, limits };
     let (tally, findings) = terms.explore(&sequence.parse().unwrap(), 1);
     assert!(findings.is_empty(), "{}", findings[0]);

@@ -42,6 +42,9 @@ pub struct Limits {
     pub second_in: usize,
     /// Crashes between two syncs of a recovery.
     pub second_crashes: usize,
+    /// One power cut in so many leaves more of the journal than was synced of it: each state with a
+    /// journal takes some mounts.
+    pub journals_in: usize,
 }
 
 /// A promise that was broken, with what leads to it.
@@ -71,6 +74,8 @@ pub struct Tally {
     pub second_states: u64,
     /// Files that were never synced and of which a torn header is left.
     pub torn_headers: u64,
+    /// Syncs that the journal answered.
+    pub in_journal: u64,
 }
 
 impl Tally {
@@ -80,6 +85,7 @@ impl Tally {
         self.recoveries += other.recoveries;
         self.second_states += other.second_states;
         self.torn_headers += other.torn_headers;
+        self.in_journal += other.in_journal;
     }
 }
 
@@ -87,9 +93,14 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} sequences, {} states, {} recoveries with {} crashes within, {} torn headers of \
-             files never synced",
-            self.sequences, self.states, self.recoveries, self.second_states, self.torn_headers
+            "{} sequences with {} syncs in the journal, {} states, {} recoveries with {} crashes \
+             within, {} torn headers of files never synced",
+            self.sequences,
+            self.in_journal,
+            self.states,
+            self.recoveries,
+            self.second_states,
+            self.torn_headers
         )
     }
 }
@@ -121,7 +132,8 @@ impl Exploration<'_> {
         let mut volume = TestVolume::with(self.durability);
         let played = play(&mut volume, self.sequence, self.dropped);
         let states = self.states(&played, random);
-        let mut tally = Tally { sequences: 1, states: states.len() as u64, ..Tally::default() };
+        let (states_seen, in_journal) = (states.len() as u64, played.in_journal);
+        let mut tally = Tally { sequences: 1, states: states_seen, in_journal, ..Tally::default() };
         let (with_journal, without): (Vec<&State<'_>>, Vec<_>) =
             states.iter().partition(|state| !state.journals.is_empty());
         let mut findings = self.check(&mut volume, &without, &mut tally);
@@ -181,8 +193,7 @@ impl Exploration<'_> {
     fn left_of(&self, log: &JournalLog, end: usize, random: &mut Random) -> Option<Vec<u8>> {
         match self.death {
             Death::OfProcess => log.at_death(end),
-            Death::OfPower if random.one_in(JOURNALS_IN) => log.after_cut(end, random),
-            Death::OfPower => None,
+            Death::OfPower => log.after_cut(end, random.one_in(self.limits.journals_in), random),
         }
     }
 
@@ -361,9 +372,6 @@ fn describe(number: usize, segment: &Segment, fates: &[Fate]) -> String {
         changes.map(|(change, fate)| format!("{}{}", name(change), text(&[*fate]))).collect();
     format!("after sync {number}: {}", changes.join(" "))
 }
-
-/// One power cut in so many leaves something of the journal: each such state takes some mounts.
-const JOURNALS_IN: usize = 8;
 
 fn fingerprint(file: &MemoryFile) -> u64 {
     let mut bytes = vec![0; file.size().unwrap() as usize];

@@ -73,10 +73,11 @@ impl JournalLog {
         bytes(&segment.content(&vec![Fate::Whole; segment.changes().len()]))
     }
 
-    /// What a power cut may leave then: of what was not synced all, nothing, or some pages.
-    pub fn after_cut(&self, end: usize, random: &mut Random) -> Option<Vec<u8>> {
+    /// What a power cut may leave then: of what was not synced all, nothing, or some pages; or
+    /// nothing in any case, unless `more`.
+    pub fn after_cut(&self, end: usize, more: bool, random: &mut Random) -> Option<Vec<u8>> {
         let segment = self.until(end).segments().pop().expect("there is always one");
-        let way = random.below(3);
+        let way = if more { random.below(3) } else { 2 };
         let fate = |_| match way == 0 || way == 1 && random.one_in(2) {
             true => Fate::Whole,
             false => Fate::Missing,

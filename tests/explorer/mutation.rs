@@ -11,7 +11,7 @@ use super::play::play;
 use super::sequences::{Sequence, Start, Then};
 use super::settings::Random;
 
-const LIMITS: Limits = Limits { crashes: 64, second_in: 1000, second_crashes: 1 };
+const LIMITS: Limits = Limits { crashes: 64, second_in: 1000, second_crashes: 1, journals_in: 8 };
 
 /// Each change to files that are durable, and a sync.
 fn sequences() -> impl Iterator<Item = Sequence> {

@@ -8,7 +8,7 @@ use ssefs::store::recorder::{DroppedSyncs, RecordedFile, Segment};
 use ssefs::volume::EncryptedFile;
 
 use super::harness::{TestVolume, pattern};
-use super::journal::JournalLog;
+use super::journal::{IS_HEARD, JournalLog};
 use super::model::{Found, History, Promise, Version};
 use super::sequences::{Sequence, Start, Then};
 
@@ -19,6 +19,8 @@ pub struct Played {
     pub segments: Vec<Segment>,
     pub journal: JournalLog,
     pub history: History,
+    /// Syncs that the journal answered.
+    pub in_journal: u64,
 }
 
 /// Runs `sequence` in `volume`, which is new, up to where the machine goes down.
@@ -29,9 +31,10 @@ pub fn play(volume: &mut TestVolume, sequence: &Sequence, dropped: DroppedSyncs)
     backing.drop_syncs(dropped);
     let run = || run(volume, sequence, &backing, before);
     // Only the crash ends what the process does with the file.
-    let ((history, file), journal) = JournalLog::of(&backing, run);
+    let ((history, file, in_journal), journal) = JournalLog::of(&backing, run);
     drop(file);
-    Played { epoch: volume.volume().epoch(), segments: backing.segments(), journal, history }
+    let (epoch, segments) = (volume.volume().epoch(), backing.segments());
+    Played { epoch, segments, journal, history, in_journal }
 }
 
 fn run(
@@ -39,7 +42,8 @@ fn run(
     sequence: &Sequence,
     backing: &Arc<RecordedFile>,
     before: Vec<u8>,
-) -> (History, EncryptedFile) {
+) -> (History, EncryptedFile, u64) {
+    let mut in_journal = 0;
     let mut file = volume.open(backing).unwrap();
     let now = look(&file);
     let mut history = History::new(before, now.envelope.clone());
@@ -61,6 +65,17 @@ fn run(
         if matches!(then, Then::Sync | Then::SyncAndReopen) {
             // All, so that it can be told from a barrier within.
             file.sync(SyncScope::All).unwrap();
+        }
+        if *then == Then::SyncInJournal {
+            match IS_HEARD && file.sync_in_journal() {
+                true => in_journal += 1,
+                false => file.sync(SyncScope::All).unwrap(),
+            }
+        }
+        if *then == Then::Commit {
+            file.commit().unwrap();
+        }
+        if matches!(then, Then::Sync | Then::SyncInJournal | Then::SyncAndReopen) {
             history.promise(Promise::Synced, backing.position());
         }
         if matches!(then, Then::Reopen | Then::SyncAndReopen) {
@@ -70,7 +85,7 @@ fn run(
             file = volume.open(backing).unwrap();
         }
     }
-    (history, file)
+    (history, file, in_journal)
 }
 
 /// What the last handle that could write does when it is closed.

@@ -38,13 +38,19 @@ const STARTS: [(Start, &str); 6] = [
 pub enum Then {
     Nothing,
     Sync,
+    /// By the journal, where that can be.
+    SyncInJournal,
+    /// What waits is put into the file, as happens after a while.
+    Commit,
     Reopen,
     SyncAndReopen,
 }
 
-const THENS: [(Then, &str); 4] = [
+pub const THENS: [(Then, &str); 6] = [
     (Then::Nothing, ""),
     (Then::Sync, "sync"),
+    (Then::SyncInJournal, "journal"),
+    (Then::Commit, "commit"),
     (Then::Reopen, "reopen"),
     (Then::SyncAndReopen, "sync-reopen"),
 ];

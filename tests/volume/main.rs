@@ -6,6 +6,7 @@ mod every_fault;
 mod faults;
 mod harness;
 mod journal;
+mod journal_sync;
 mod model;
 mod oracle;
 mod power;

@@ -1,0 +1,297 @@
+//! Syncs that the journal answers: what was promised in it stays there until it is durable in its
+//! file, and whatever else has changed is not left to it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ssefs::format::{JOURNAL_SLOT_LEN, slot_start};
+use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
+use ssefs::store::memory::MemoryFile;
+use ssefs::store::observer::{Event, FileEvent, observe};
+use ssefs::store::SyncScope;
+use ssefs::volume::{Durability, EncryptedFile};
+
+use super::harness::{TestVolume, pattern};
+use super::journal::die_with;
+use super::model::content;
+
+const BLOCK: usize = 4096;
+
+struct Synced {
+    volume: TestVolume,
+    plan: FaultPlan,
+    backing: Arc<FaultyFile<MemoryFile>>,
+    file: EncryptedFile,
+}
+
+impl Synced {
+    /// A file of `blocks` blocks of pattern 1, synced and then written in this epoch.
+    fn new(blocks: usize) -> Self {
+        let mut volume = TestVolume::new();
+        let plan = FaultPlan::new();
+        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let file = volume.open(&backing).unwrap();
+        file.write(0, &pattern(1, blocks * BLOCK)).unwrap();
+        file.settle().unwrap();
+        drop(file);
+        volume.remount();
+        let file = volume.open(&backing).unwrap();
+        file.write(0, &pattern(1, BLOCK)).unwrap();
+        file.sync(SyncScope::Data).unwrap();
+        plan.take_calls();
+        Self { volume, plan, backing, file }
+    }
+
+    fn write(&self, block: usize, seed: u64) {
+        self.file.write((block * BLOCK) as u64, &pattern(seed, BLOCK)).unwrap();
+    }
+
+    /// How often the backing file was changed or synced since this was asked last.
+    fn touched(&self) -> usize {
+        let touches = |kind: &CallKind| !matches!(kind, CallKind::Read | CallKind::Size);
+        self.plan.take_calls().iter().filter(|call| touches(&call.kind)).count()
+    }
+
+    /// The slot of the journal, as it is.
+    fn slot(&self, number: usize) -> Vec<u8> {
+        let journals = self.volume.journals();
+        let at = slot_start(number as u32) as usize;
+        journals[0].1[at..at + JOURNAL_SLOT_LEN as usize].to_vec()
+    }
+
+    /// The power fails: of the backing file nothing is left that was not synced.
+    fn cut(self, durable: &MemoryFile) -> (TestVolume, Arc<MemoryFile>) {
+        let Self { mut volume, file, .. } = self;
+        die_with(&mut volume, file);
+        (volume, Arc::new(durable.snapshot()))
+    }
+}
+
+fn with(blocks: usize, changed: &[(usize, u64)]) -> Vec<u8> {
+    let mut expected = pattern(1, blocks * BLOCK);
+    expected[..BLOCK].copy_from_slice(&pattern(1, BLOCK));
+    for (block, seed) in changed {
+        expected[block * BLOCK..(block + 1) * BLOCK].copy_from_slice(&pattern(*seed, BLOCK));
+    }
+    expected
+}
+
+/// Runs `work` and counts the syncs of the journal, the only file here that is on disk.
+fn syncs(work: impl FnOnce()) -> usize {
+    let syncs = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&syncs);
+    observe(Some(Box::new(move |event| {
+        if matches!(event, Event::File(_, FileEvent::Synced(_))) {
+            counted.set(counted.get() + 1);
+        }
+    })));
+    work();
+    observe(None);
+    syncs.get()
+}
+
+#[test]
+fn one_sync_of_the_journal_makes_durable_what_waits() {
+    let it = Synced::new(5);
+    let durable = it.backing.inner().snapshot();
+    it.write(1, 2);
+    it.write(3, 3);
+    let counted = syncs(|| assert!(it.file.sync_in_journal()));
+    assert!(counted == 1 || !cfg!(debug_assertions), "{counted} syncs");
+    let counted = syncs(|| assert!(it.file.sync_in_journal()));
+    assert_eq!((counted, it.touched()), (0, 0), "nothing has changed since");
+    let (volume, backing) = it.cut(&durable);
+    let file = volume.open(&backing).unwrap();
+    assert!(content(&file).unwrap() == with(5, &[(1, 2), (3, 3)]));
+}
+
+#[test]
+fn what_else_has_changed_is_not_left_to_the_journal() {
+    type Change = fn(&EncryptedFile);
+    let changes: [(&str, Change); 5] = [
+        ("longer", |file| file.write(5 * BLOCK as u64, b"more").unwrap()),
+        ("a gap at its end", |file| file.set_size(20 * BLOCK as u64).unwrap()),
+        ("cut", |file| file.set_size(3 * BLOCK as u64).unwrap()),
+        ("emptied", |file| file.set_size(0).unwrap()),
+        ("punched", |file| file.punch_hole(3 * BLOCK as u64, BLOCK as u64).unwrap()),
+    ];
+    for (what, change) in changes {
+        let it = Synced::new(5);
+        change(&it.file);
+        if what != "emptied" {
+            it.write(1, 2);
+        }
+        assert!(!it.file.sync_in_journal(), "{what}");
+        it.file.sync(SyncScope::Data).unwrap();
+        if what != "emptied" {
+            it.write(2, 3);
+            assert!(it.file.sync_in_journal(), "{what}, and synced");
+        }
+    }
+    let it = Synced::new(5);
+    assert!(!it.file.sync_in_journal(), "nothing waits");
+    it.file.set_size(9 * BLOCK as u64).unwrap();
+    it.file.sync(SyncScope::Data).unwrap();
+    it.write(7, 2);
+    assert!(!it.file.sync_in_journal(), "a hole is filled");
+}
+
+#[test]
+fn a_file_closed_unsynced_is_synced_itself_first() {
+    let Synced { volume, backing, file, plan } = Synced::new(5);
+    file.write(0, &pattern(2, BLOCK)).unwrap();
+    file.settle().unwrap();
+    drop(file);
+    let file = volume.open(&backing).unwrap();
+    plan.take_calls();
+    file.write(BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    file.sync(SyncScope::Data).unwrap();
+    file.write(BLOCK as u64, &pattern(4, BLOCK)).unwrap();
+    assert!(file.sync_in_journal());
+}
+
+#[test]
+fn without_the_promise_for_power_cuts_there_is_no_journal_to_sync() {
+    let volume = TestVolume::with(Durability::Process);
+    let file = volume.open(&Arc::new(MemoryFile::new())).unwrap();
+    for _ in 0..2 {
+        file.write(0, &pattern(1, BLOCK)).unwrap();
+        assert!(!file.sync_in_journal());
+        file.sync(SyncScope::Data).unwrap();
+    }
+}
+
+#[test]
+fn a_promised_record_stays_until_its_block_is_synced() {
+    let it = Synced::new(9);
+    let durable = it.backing.inner().snapshot();
+    it.write(1, 2);
+    assert!(it.file.sync_in_journal());
+    let promised = it.slot(0);
+    it.file.commit().unwrap();
+    for block in 2..6 {
+        it.write(block, 3);
+    }
+    assert!(it.slot(0) == promised, "its block is in flight");
+    it.write(6, 4);
+    assert!(it.file.sync_in_journal(), "what a commit brought of it is promised already");
+    let (volume, backing) = it.cut(&durable);
+    let found = content(&volume.open(&backing).unwrap()).unwrap();
+    assert!(found == with(9, &[(1, 2), (2, 3), (3, 3), (4, 3), (5, 3), (6, 4)]));
+
+    let it = Synced::new(9);
+    it.write(1, 2);
+    assert!(it.file.sync_in_journal());
+    let promised = it.slot(0);
+    it.file.sync(SyncScope::All).unwrap();
+    it.write(2, 3);
+    assert!(it.slot(0) != promised, "its block is synced, its slot is used again");
+}
+
+#[test]
+fn a_commit_of_what_was_not_promised_is_not_left_to_the_journal() {
+    let it = Synced::new(9);
+    it.write(1, 2);
+    assert!(it.file.sync_in_journal());
+    it.write(2, 3);
+    it.file.commit().unwrap();
+    it.write(3, 4);
+    assert!(!it.file.sync_in_journal(), "block 2 is in flight and in no journal");
+}
+
+#[test]
+fn a_promised_record_outlives_the_close_of_its_file() {
+    let Synced { volume, backing, file, .. } = Synced::new(9);
+    let other = Arc::new(MemoryFile::new());
+    let others = volume.open(&other).unwrap();
+    others.write(0, &pattern(1, 9 * BLOCK)).unwrap();
+    others.sync(SyncScope::All).unwrap();
+    let slot = || volume.journals()[0].1[slot_start(0) as usize..slot_start(1) as usize].to_vec();
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal());
+    let promised = slot();
+    file.settle().unwrap();
+    drop(file);
+    others.write(0, &pattern(3, BLOCK)).unwrap();
+    assert!(slot() == promised, "it was closed, and not synced");
+    drop(volume.open(&backing).unwrap());
+    others.write(BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    assert!(slot() == promised, "nor was it when it was opened again");
+    let until = volume.volume().unsynced_now().unwrap();
+    volume.volume().note_all_synced(until);
+    others.write(2 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    assert!(slot() != promised, "it is synced now");
+}
+
+#[test]
+fn what_was_promised_stays_beside_what_comes_after_it() {
+    let it = Synced::new(5);
+    let durable = it.backing.inner().snapshot();
+    it.write(1, 2);
+    assert!(it.file.sync_in_journal());
+    let first = it.slot(0);
+    for seed in 3..20 {
+        it.write(1, seed);
+    }
+    assert!(it.slot(0) == first, "what came after it is not synced");
+    let journals = it.volume.journals();
+    let mut only_first = journals.clone();
+    only_first[0].1.truncate(slot_start(1) as usize);
+    assert!(it.file.sync_in_journal());
+    it.write(2, 20);
+    assert!(it.slot(0) != first, "the record after it is promised, its slot is used again");
+    let Synced { mut volume, file, .. } = it;
+    drop(file);
+    for (left, seed) in [(journals, 19), (only_first, 2)] {
+        volume.leave_journals(&left);
+        volume.crash();
+        let backing = Arc::new(durable.snapshot());
+        let found = content(&volume.open(&backing).unwrap()).unwrap();
+        assert!(found == with(5, &[(1, seed)]), "seed {seed}");
+    }
+}
+
+/// The sync was answered; that a later write to the file fails takes nothing of it back.
+#[test]
+fn what_was_promised_and_cannot_be_committed_is_in_the_journal() {
+    let Synced { mut volume, plan, backing, file } = Synced::new(5);
+    let durable = backing.inner().snapshot();
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal());
+    file.write(3 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    plan.take_calls();
+    plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
+    file.sync(SyncScope::Data).unwrap_err();
+    assert!(!file.sync_in_journal(), "of a file that has failed nothing is promised any more");
+    drop(file);
+    let expected = with(5, &[(1, 2)]);
+    let file = volume.open(&backing).unwrap();
+    assert!(content(&file).unwrap() == expected, "in the same mount");
+    let journals = volume.journals();
+    drop(file);
+    for backing in [Arc::new(durable.snapshot()), Arc::new(backing.inner().snapshot())] {
+        volume.leave_journals(&journals);
+        volume.crash();
+        assert!(content(&volume.open(&backing).unwrap()).unwrap() == expected, "in the next one");
+        volume.leave_journals(&journals);
+        volume.crash_and_look();
+        let found = content(&volume.open_read_only(&backing).unwrap()).unwrap();
+        assert!(found == expected, "read only");
+    }
+}
+
+#[test]
+fn an_epoch_does_not_end_cleanly_over_what_only_its_journal_has() {
+    let Synced { mut volume, plan, backing, file } = Synced::new(5);
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal());
+    plan.take_calls();
+    plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
+    file.settle().unwrap_err();
+    drop(file);
+    volume.remount();
+    assert_eq!(volume.volume().unclean_epochs(), 1);
+    let found = content(&volume.open(&backing).unwrap()).unwrap();
+    assert!(found == with(5, &[(1, 2)]));
+}
