@@ -78,13 +78,14 @@ impl FileSystem {
         if !inode.file().is_writable() {
             return Ok(());
         }
-        // An `fsync` covers the times too, which are in the backing file alone.
-        if scope == SyncScope::Data && inode.file().sync_in_journal() {
+        let file = inode.file();
+        let wrap = |source| self.volume_error(inode.node(), source);
+        if file.sync_in_journal(scope).map_err(wrap)? {
             return Ok(());
         }
         // First, so that the sync finds nothing to do that would need its time put back.
         self.settle(inode, true)?;
-        inode.file().sync(scope).map_err(|source| self.volume_error(inode.node(), source))
+        file.sync(scope).map_err(wrap)
     }
 
     /// A handle on a file that was opened for `mode`.

@@ -80,6 +80,12 @@ impl EncryptedFile {
         self.flush_alone(SyncScope::Data)
     }
 
+    /// Syncs the backing file as it is.
+    pub(super) fn flush(&self, scope: SyncScope) -> Result<(), VolumeError> {
+        let _alone = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        self.flush_alone(scope)
+    }
+
     fn commit_alone(&self) -> Result<(), VolumeError> {
         if !self.writing().begin_commit()? {
             return Ok(());

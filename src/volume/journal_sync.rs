@@ -7,14 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::content::Content;
+use super::error::VolumeError;
 use super::file::EncryptedFile;
 use super::journal::{Journal, Kept};
 use crate::store::{BackingFile, SyncScope};
 
 impl EncryptedFile {
-    /// Makes the data durable as [`Self::sync`] does, by the journal, if that can be. Nothing has
-    /// changed otherwise.
-    pub fn sync_in_journal(&self) -> bool {
+    /// Does as [`Self::sync`], by the journal, if that can be; only attributes are synced in the
+    /// backing file itself. False, and nothing done, if it cannot.
+    pub fn sync_in_journal(&self, scope: SyncScope) -> Result<bool, VolumeError> {
+        if !self.sync_data_in_journal() {
+            return Ok(false);
+        }
+        match scope {
+            SyncScope::Data => {}
+            SyncScope::All => self.flush(scope)?,
+        }
+        Ok(true)
+    }
+
+    fn sync_data_in_journal(&self) -> bool {
         let Some(promise) = self.writing().promise() else { return false };
         match promise.is_new.then(|| promise.journal.sync()) {
             Some(Err(error)) => {

@@ -67,7 +67,7 @@ fn run(
             file.sync(SyncScope::All).unwrap();
         }
         if *then == Then::SyncInJournal {
-            match IS_HEARD && file.sync_in_journal() {
+            match IS_HEARD && file.sync_in_journal(SyncScope::Data).unwrap() {
                 true => in_journal += 1,
                 false => file.sync(SyncScope::All).unwrap(),
             }

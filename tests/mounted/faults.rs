@@ -18,6 +18,7 @@ use crate::harness::{
 crate::matrix! { Setup::new().option("ttl=0").mount_only("a plain directory has no daemon") =>
     a_failed_sync_is_told_to_every_handle,
     files_open_anew_right_after_a_failed_sync,
+    a_journal_that_cannot_be_synced_leaves_the_sync_to_the_file,
     a_failed_write_reaches_the_caller,
     interrupted_calls_are_made_again,
     a_failed_cut_reaches_the_caller,
@@ -121,6 +122,31 @@ fn files_open_anew_right_after_a_failed_sync(m: &mut Mount) {
         let now = fs::read(&path).unwrap();
         assert!(now == old || now == new, "{}", path.display());
     }
+}
+
+fn a_journal_that_cannot_be_synced_leaves_the_sync_to_the_file(m: &mut Mount) {
+    let old = pattern(1, 20_000);
+    fs::write(m.path("f"), &old).unwrap();
+    let file = OpenOptions::new().write(true).open(m.path("f")).unwrap();
+    file.sync_all().unwrap();
+    let mut new = old;
+    let mut write = |at: usize, bytes: &[u8]| {
+        file.write_all_at(bytes, at as u64).unwrap();
+        new[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    write(5000, b"by the journal");
+    file.sync_data().unwrap();
+    write(5007, b"by");
+    write(12_000, b"by the file");
+    let Some(injection) = Injection::start(m, "fdatasync", "error=EIO:when=1") else { return };
+    file.sync_data().unwrap();
+    drop(injection);
+    assert!(m.log().contains("synced by itself, as the journal cannot be"), "{}", m.log());
+    write(300, b"and from then on");
+    file.sync_data().unwrap();
+    drop(file);
+    m.remount();
+    assert_same(&fs::read(m.path("f")).unwrap(), &new, "after a remount");
 }
 
 fn a_failed_write_reaches_the_caller(m: &mut Mount) {

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::harness::{
-    Mount, Random, Setup, assert_errno, assert_same, is_root, needs_root, pattern, skip, wait_for,
+    Mount, Random, Setup, assert_errno, assert_same, counters, is_root, needs_root, pattern, skip,
+    wait_for,
 };
 
 fn scale() -> u64 {
@@ -295,6 +296,32 @@ fn dirty_pages_are_few_but_for_overwrites() {
     });
     assert!(lifted, "overwrites are not gathered");
     assert!(wait_for(Duration::from_secs(120), is_limited), "the limit stays off");
+    drop(file);
+    m.finish();
+}
+
+/// A database that writes over its blocks and asks for `fdatasync` waits for the disk once each
+/// time, not for nonces and blocks in turn.
+#[test]
+fn a_data_sync_takes_one_flush() {
+    let Some(m) = mounted() else { return };
+    let file = File::create_new(m.path("f")).unwrap();
+    file.write_all_at(&pattern(1, 1 << 20), 0).unwrap();
+    file.sync_all().unwrap();
+    let flushes = || counters(m.mnt())["backing_flushes"].as_u64().unwrap();
+    let synced = |sync: &dyn Fn()| {
+        let before = flushes();
+        for place in 0..100_u64 {
+            file.write_all_at(&pattern(place, 5000), place * 7919 % 100 * 8192).unwrap();
+            sync();
+        }
+        flushes() - before
+    };
+    let (data, all) = (synced(&|| file.sync_data().unwrap()), synced(&|| file.sync_all().unwrap()));
+    println!("100 data syncs took {data} flushes, 100 full ones {all}");
+    // A commit of what has waited for 5 seconds may come in between.
+    assert!((100..110).contains(&data), "{data} flushes");
+    assert!((200..220).contains(&all), "{all} flushes");
     drop(file);
     m.finish();
 }

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ssefs::format::{JOURNAL_SLOT_LEN, slot_start};
+use ssefs::store::SyncScope;
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::observer::{Event, FileEvent, observe};
-use ssefs::store::SyncScope;
 use ssefs::volume::{Durability, EncryptedFile};
 
 use super::harness::{TestVolume, pattern};
@@ -97,13 +97,18 @@ fn one_sync_of_the_journal_makes_durable_what_waits() {
     let durable = it.backing.inner().snapshot();
     it.write(1, 2);
     it.write(3, 3);
-    let counted = syncs(|| assert!(it.file.sync_in_journal()));
+    let counted = syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
     assert!(counted == 1 || !cfg!(debug_assertions), "{counted} syncs");
-    let counted = syncs(|| assert!(it.file.sync_in_journal()));
+    let counted = syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
     assert_eq!((counted, it.touched()), (0, 0), "nothing has changed since");
+    it.write(3, 4);
+    assert!(it.file.sync_in_journal(SyncScope::All).unwrap());
+    let calls = it.plan.take_calls();
+    let kinds: Vec<CallKind> = calls.iter().map(|call| call.kind).collect();
+    assert_eq!(kinds, [CallKind::Sync(SyncScope::All)], "of the file its attributes");
     let (volume, backing) = it.cut(&durable);
     let file = volume.open(&backing).unwrap();
-    assert!(content(&file).unwrap() == with(5, &[(1, 2), (3, 3)]));
+    assert!(content(&file).unwrap() == with(5, &[(1, 2), (3, 4)]));
 }
 
 #[test]
@@ -122,19 +127,19 @@ fn what_else_has_changed_is_not_left_to_the_journal() {
         if what != "emptied" {
             it.write(1, 2);
         }
-        assert!(!it.file.sync_in_journal(), "{what}");
+        assert!(!it.file.sync_in_journal(SyncScope::Data).unwrap(), "{what}");
         it.file.sync(SyncScope::Data).unwrap();
         if what != "emptied" {
             it.write(2, 3);
-            assert!(it.file.sync_in_journal(), "{what}, and synced");
+            assert!(it.file.sync_in_journal(SyncScope::Data).unwrap(), "{what}, and synced");
         }
     }
     let it = Synced::new(5);
-    assert!(!it.file.sync_in_journal(), "nothing waits");
+    assert!(!it.file.sync_in_journal(SyncScope::Data).unwrap(), "nothing waits");
     it.file.set_size(9 * BLOCK as u64).unwrap();
     it.file.sync(SyncScope::Data).unwrap();
     it.write(7, 2);
-    assert!(!it.file.sync_in_journal(), "a hole is filled");
+    assert!(!it.file.sync_in_journal(SyncScope::Data).unwrap(), "a hole is filled");
 }
 
 #[test]
@@ -148,7 +153,7 @@ fn a_file_closed_unsynced_is_synced_itself_first() {
     file.write(BLOCK as u64, &pattern(3, BLOCK)).unwrap();
     file.sync(SyncScope::Data).unwrap();
     file.write(BLOCK as u64, &pattern(4, BLOCK)).unwrap();
-    assert!(file.sync_in_journal());
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
 }
 
 #[test]
@@ -157,7 +162,7 @@ fn without_the_promise_for_power_cuts_there_is_no_journal_to_sync() {
     let file = volume.open(&Arc::new(MemoryFile::new())).unwrap();
     for _ in 0..2 {
         file.write(0, &pattern(1, BLOCK)).unwrap();
-        assert!(!file.sync_in_journal());
+        assert!(!file.sync_in_journal(SyncScope::Data).unwrap());
         file.sync(SyncScope::Data).unwrap();
     }
 }
@@ -167,7 +172,7 @@ fn a_promised_record_stays_until_its_block_is_synced() {
     let it = Synced::new(9);
     let durable = it.backing.inner().snapshot();
     it.write(1, 2);
-    assert!(it.file.sync_in_journal());
+    assert!(it.file.sync_in_journal(SyncScope::Data).unwrap());
     let promised = it.slot(0);
     it.file.commit().unwrap();
     for block in 2..6 {
@@ -175,14 +180,17 @@ fn a_promised_record_stays_until_its_block_is_synced() {
     }
     assert!(it.slot(0) == promised, "its block is in flight");
     it.write(6, 4);
-    assert!(it.file.sync_in_journal(), "what a commit brought of it is promised already");
+    assert!(
+        it.file.sync_in_journal(SyncScope::Data).unwrap(),
+        "what a commit brought of it is promised already"
+    );
     let (volume, backing) = it.cut(&durable);
     let found = content(&volume.open(&backing).unwrap()).unwrap();
     assert!(found == with(9, &[(1, 2), (2, 3), (3, 3), (4, 3), (5, 3), (6, 4)]));
 
     let it = Synced::new(9);
     it.write(1, 2);
-    assert!(it.file.sync_in_journal());
+    assert!(it.file.sync_in_journal(SyncScope::Data).unwrap());
     let promised = it.slot(0);
     it.file.sync(SyncScope::All).unwrap();
     it.write(2, 3);
@@ -193,11 +201,14 @@ fn a_promised_record_stays_until_its_block_is_synced() {
 fn a_commit_of_what_was_not_promised_is_not_left_to_the_journal() {
     let it = Synced::new(9);
     it.write(1, 2);
-    assert!(it.file.sync_in_journal());
+    assert!(it.file.sync_in_journal(SyncScope::Data).unwrap());
     it.write(2, 3);
     it.file.commit().unwrap();
     it.write(3, 4);
-    assert!(!it.file.sync_in_journal(), "block 2 is in flight and in no journal");
+    assert!(
+        !it.file.sync_in_journal(SyncScope::Data).unwrap(),
+        "block 2 is in flight and in no journal"
+    );
 }
 
 #[test]
@@ -209,7 +220,7 @@ fn a_promised_record_outlives_the_close_of_its_file() {
     others.sync(SyncScope::All).unwrap();
     let slot = || volume.journals()[0].1[slot_start(0) as usize..slot_start(1) as usize].to_vec();
     file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
-    assert!(file.sync_in_journal());
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
     let promised = slot();
     file.settle().unwrap();
     drop(file);
@@ -229,7 +240,7 @@ fn what_was_promised_stays_beside_what_comes_after_it() {
     let it = Synced::new(5);
     let durable = it.backing.inner().snapshot();
     it.write(1, 2);
-    assert!(it.file.sync_in_journal());
+    assert!(it.file.sync_in_journal(SyncScope::Data).unwrap());
     let first = it.slot(0);
     for seed in 3..20 {
         it.write(1, seed);
@@ -238,7 +249,7 @@ fn what_was_promised_stays_beside_what_comes_after_it() {
     let journals = it.volume.journals();
     let mut only_first = journals.clone();
     only_first[0].1.truncate(slot_start(1) as usize);
-    assert!(it.file.sync_in_journal());
+    assert!(it.file.sync_in_journal(SyncScope::Data).unwrap());
     it.write(2, 20);
     assert!(it.slot(0) != first, "the record after it is promised, its slot is used again");
     let Synced { mut volume, file, .. } = it;
@@ -258,12 +269,15 @@ fn what_was_promised_and_cannot_be_committed_is_in_the_journal() {
     let Synced { mut volume, plan, backing, file } = Synced::new(5);
     let durable = backing.inner().snapshot();
     file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
-    assert!(file.sync_in_journal());
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
     file.write(3 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
     plan.take_calls();
     plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
     file.sync(SyncScope::Data).unwrap_err();
-    assert!(!file.sync_in_journal(), "of a file that has failed nothing is promised any more");
+    assert!(
+        !file.sync_in_journal(SyncScope::Data).unwrap(),
+        "of a file that has failed nothing is promised any more"
+    );
     drop(file);
     let expected = with(5, &[(1, 2)]);
     let file = volume.open(&backing).unwrap();
@@ -285,7 +299,7 @@ fn what_was_promised_and_cannot_be_committed_is_in_the_journal() {
 fn an_epoch_does_not_end_cleanly_over_what_only_its_journal_has() {
     let Synced { mut volume, plan, backing, file } = Synced::new(5);
     file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
-    assert!(file.sync_in_journal());
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
     plan.take_calls();
     plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
     file.settle().unwrap_err();
