@@ -120,6 +120,7 @@ impl FileSystem {
         inode.add_writer();
         let truncated = self.truncate(caller, inode, size);
         let settled = if inode.remove_writer() { self.settle(inode, false) } else { Ok(()) };
+        self.note_closed(inode);
         truncated.and(settled)
     }
 }

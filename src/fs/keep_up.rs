@@ -37,8 +37,8 @@ impl ClosedUnsynced {
         waiting.objects.insert(object, (file, next));
     }
 
-    fn find(&self, object: ObjectId) -> Option<FileId> {
-        lock(&self.objects).objects.get(&object).map(|(file, _)| *file)
+    fn find(&self, object: ObjectId) -> Option<(FileId, u64)> {
+        lock(&self.objects).objects.get(&object).copied()
     }
 
     fn is_empty(&self) -> bool {
@@ -58,8 +58,12 @@ impl ClosedUnsynced {
         waiting.objects.shrink_to(LEFT_ALLOCATED);
     }
 
-    fn forget(&self, object: ObjectId) {
-        lock(&self.objects).objects.remove(&object);
+    /// The object was synced as it was noted, if it was not noted again since.
+    fn forget(&self, object: ObjectId, noted: (FileId, u64)) {
+        let objects = &mut lock(&self.objects).objects;
+        if objects.get(&object) == Some(&noted) {
+            objects.remove(&object);
+        }
     }
 }
 
@@ -96,12 +100,18 @@ impl FileSystem {
     fn sync_closed(&self) -> Result<(), FsError> {
         let begun = self.closed_unsynced.begin();
         let until = self.volume.unsynced_now();
-        self.tree.sync_file_system().at(NodeId::ROOT)?;
+        self.sync_file_system()?;
         self.closed_unsynced.end(begun);
         if let Some(until) = until {
             self.volume.note_all_synced(until);
         }
         Ok(())
+    }
+
+    /// Makes everything durable. After one failure the kernel takes the next for complete.
+    pub(super) fn sync_file_system(&self) -> Result<(), FsError> {
+        let synced = self.tree.sync_file_system().at(NodeId::ROOT);
+        synced.inspect_err(|_| self.volume.note_sync_failed())
     }
 
     /// A use of a file has ended, perhaps the last one.
@@ -140,11 +150,13 @@ impl FileSystem {
             return Ok(());
         }
         let Some(node) = self.nodes.node_of(object) else { return Ok(()) };
-        if let Some(file) = self.closed_unsynced.find(object) {
+        if let Some(noted) = self.closed_unsynced.find(object) {
+            let (file, _) = noted;
             let until = self.volume.unsynced_now();
             let (disk, ..) = self.open_backing(node, object, Purpose::Describe)?;
-            disk.sync(SyncScope::Data).at(node)?;
-            self.closed_unsynced.forget(object);
+            let synced = disk.sync(SyncScope::Data).at(node);
+            synced.inspect_err(|_| self.volume.note_file_sync_failed(file))?;
+            self.closed_unsynced.forget(object, noted);
             // From now on changes of the file must be ordered.
             if let Some(until) = until {
                 self.volume.note_file_synced(file, until);
@@ -188,7 +200,7 @@ mod tests {
         let sync = closed.begin();
         closed.note(two, file);
         closed.end(sync);
-        assert_eq!((closed.find(one), closed.find(two)), (None, Some(file)));
+        assert_eq!((closed.find(one), closed.find(two)), (None, Some((file, 2))));
         closed.end(closed.begin());
         assert!(closed.is_empty());
     }

@@ -30,7 +30,7 @@ impl FileSystem {
         for used in self.open.all() {
             result = result.and(self.settle(used.inode(), true));
         }
-        result.and(self.tree.sync_file_system().at(NodeId::ROOT))
+        result.and(self.sync_file_system())
     }
 
     /// Ends the mount, when no call comes any more: closes all handles, makes everything

@@ -41,6 +41,8 @@ pub use xattr::XattrMode;
 #[derive(Debug)]
 pub struct DiskTree {
     root: DirFd,
+    /// Kept open, as each descriptor is told once of an error that came since it was opened.
+    for_sync: Option<OwnedFd>,
 }
 
 impl DiskTree {
@@ -52,7 +54,9 @@ impl DiskTree {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = DirFd::new(rustix::fs::open(path, flags, Mode::empty())?);
         root.located().check_proc()?;
-        Ok(Self { root })
+        // Where it may not be read, that is told when it is to be synced.
+        let for_sync = root.open_for_reading().ok();
+        Ok(Self { root, for_sync })
     }
 
     /// The backing directory itself.
@@ -181,7 +185,10 @@ impl DiskTree {
     /// Makes all of the file system durable on which the backing directory lies.
     pub fn sync_file_system(&self) -> io::Result<()> {
         flushes::count();
-        rustix::fs::syncfs(self.root.open_for_reading()?)?;
+        match &self.for_sync {
+            Some(fd) => rustix::fs::syncfs(fd)?,
+            None => rustix::fs::syncfs(self.root.open_for_reading()?)?,
+        }
         tell(&Event::FileSystemSynced);
         Ok(())
     }

@@ -87,14 +87,25 @@ impl EncryptedFile {
     }
 
     fn commit_alone(&self) -> Result<(), VolumeError> {
-        if !self.writing().begin_commit()? {
-            return Ok(());
+        loop {
+            let broken_off = {
+                let mut content = self.writing();
+                if !content.begin_commit()? {
+                    return Ok(());
+                }
+                content.gather.broken_off()
+            };
+            if let Err(error) = self.flush_alone(SyncScope::Data) {
+                self.writing().gather.abandon_commit();
+                return Err(error);
+            }
+            let mut content = self.writing();
+            content.end_commit()?;
+            // Another one, for which the file was taken meanwhile, may have failed with its blocks.
+            if content.gather.broken_off() == broken_off {
+                return Ok(());
+            }
         }
-        if let Err(error) = self.flush_alone(SyncScope::Data) {
-            self.writing().gather.abandon_commit();
-            return Err(error);
-        }
-        self.writing().end_commit()
     }
 
     fn flush_alone(&self, scope: SyncScope) -> Result<(), VolumeError> {
@@ -208,8 +219,8 @@ impl Content {
                 Ok(())
             }
             Err(error) => {
-                // Some may be there. With both generations in their entries that does no harm.
-                self.gather.abandon_commit();
+                // With both generations in their entries that does no harm, until a third comes.
+                self.gather.break_off_commit();
                 Err(error.into())
             }
         }

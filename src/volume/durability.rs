@@ -86,10 +86,11 @@ impl Durable {
     }
 
     /// The same of a file that was closed before all of it was synced: what of it is in flight is
-    /// not known any more.
-    pub(super) fn of_unsynced(promise: Durability, size: PlainSize) -> Self {
+    /// not known any more, but for these promised records.
+    pub(super) fn of_unsynced(promise: Durability, size: PlainSize, kept: Vec<Kept>) -> Self {
         let mut durable = Self { reached: None, ..Self::new(promise, size) };
         durable.note_whole_in_flight();
+        durable.hold(kept);
         durable
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Gather {
     unkept: bool,
     /// When the first block of `open` came.
     since: Option<Instant>,
+    /// Counts the commits that failed.
+    broken_off: u64,
     /// The bytes gathered by all files of the mount, this one included.
     total: Arc<AtomicU64>,
 }
@@ -40,12 +42,15 @@ pub(super) struct Gathered {
     /// Where what it was before is, as long as that may be needed: promised, or all that could
     /// be put there.
     pub(super) before: Vec<Kept>,
+    /// A commit that broke off may have written it: what is to replace it has to wait until it
+    /// is, or `base` would not be what is on the backing store.
+    attempted: bool,
 }
 
 impl Gathered {
     /// What is put in the place of `base`, nowhere else yet.
     pub(super) fn new(base: Entry, sealed: Sealed, cipher: Box<[u8]>) -> Self {
-        Self { base, sealed, cipher, kept: None, before: Vec::new() }
+        Self { base, sealed, cipher, kept: None, before: Vec::new(), attempted: false }
     }
 
     /// Comes in place of `replaced`.
@@ -58,6 +63,9 @@ impl Gathered {
 
     /// A sync of the journal has made durable what it had up to this record.
     fn note_promised(&mut self, newest: u64) {
+        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.sequence() <= newest) {
+            kept.note_durable();
+        }
         let records = self.before.iter().chain(&self.kept).map(Kept::sequence);
         let Some(last) = records.filter(|sequence| *sequence <= newest).max() else { return };
         for outdated in self.before.extract_if(.., |kept| kept.sequence() < last) {
@@ -73,6 +81,7 @@ impl Gather {
             open: BTreeMap::new(),
             committing: BTreeMap::new(),
             unkept: false,
+            broken_off: 0,
             since: None,
             total,
         }
@@ -96,9 +105,16 @@ impl Gather {
         [first(&self.open), first(&self.committing)].into_iter().flatten().min()
     }
 
-    /// Whether a commit has begun with any of these blocks.
+    /// Whether a commit has begun with any of these blocks, or has broken off with it.
     pub(super) fn is_committing(&self, blocks: &Range<BlockIndex>) -> bool {
+        let mut open = self.open.range(blocks.start..blocks.end);
         self.committing.range(blocks.start..blocks.end).next().is_some()
+            || self.broken_off > 0 && open.any(|(_, gathered)| gathered.attempted)
+    }
+
+    /// How many commits have broken off.
+    pub(super) fn broken_off(&self) -> u64 {
+        self.broken_off
     }
 
     /// Takes a block, in place of one that waits already.
@@ -137,8 +153,15 @@ impl Gather {
         self.committing.append(&mut self.open);
     }
 
+    /// A commit has failed as it wrote its blocks: any of them may be there.
+    pub(super) fn break_off_commit(&mut self) {
+        self.committing.values_mut().for_each(|gathered| gathered.attempted = true);
+        self.abandon_commit();
+    }
+
     /// A commit has failed: its blocks wait for the next one.
     pub(super) fn abandon_commit(&mut self) {
+        self.broken_off += 1;
         self.open.append(&mut self.committing);
         if !self.open.is_empty() {
             self.since.get_or_insert_with(Instant::now);
@@ -187,7 +210,7 @@ impl Gather {
     }
 
     /// Promises all that waits, whose records are about to be made durable. `None` if not all of
-    /// it can be; else whether there is any that was not promised yet.
+    /// it can be; else whether any of them is not durable yet.
     pub(super) fn promise(&mut self) -> Option<bool> {
         let mut blocks = self.open.values().chain(self.committing.values());
         if !blocks.all(|it| it.kept.as_ref().is_some_and(Kept::may_be_promised)) {
@@ -195,7 +218,7 @@ impl Gather {
         }
         let blocks = self.open.values_mut().chain(self.committing.values_mut());
         let kept = blocks.filter_map(|gathered| gathered.kept.as_mut());
-        Some(kept.map(Kept::promise).filter(|is_new| *is_new).count() > 0)
+        Some(kept.map(Kept::promise).filter(|is_durable| !is_durable).count() > 0)
     }
 
     /// The records up to `newest` are durable: what they have come after need not stay.

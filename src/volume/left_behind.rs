@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -135,7 +135,10 @@ impl Content {
         for (block, records) in blocks {
             // The newest may be one that the process died over.
             for (record, slot) in records.iter().rev() {
-                let Some(base) = self.base_of(record)? else { continue };
+                let base = self.base_of(record)?;
+                if base.is_none() && !self.shows(record)? {
+                    continue;
+                }
                 let (sealed, len) = (record.sealed, usize::from(record.sealed.len));
                 let mut cipher = vec![0; len].into_boxed_slice();
                 let mut plain = [0; BLOCK_LEN as usize];
@@ -143,6 +146,10 @@ impl Content {
                 let read = disk.read_at(&mut cipher, at)?;
                 let (cipher_there, plain) = (&cipher[..read], &mut plain[..len]);
                 if opens_as(self.sealing()?, block, &sealed, cipher_there, plain) {
+                    let Some(base) = base else {
+                        self.backing.write_at(&[IoSlice::new(&cipher)], block.cipher_start().0)?;
+                        break;
+                    };
                     self.end_at(record);
                     self.gather.put(block, Gathered::new(base, sealed, cipher));
                     taken += 1;
@@ -175,6 +182,21 @@ impl Content {
             sort(&mut blocks);
             Ok(Some((disk, blocks)))
         })
+    }
+
+    /// Whether the file holds the block of a record that this mount has left. After a sync of the
+    /// file has failed that may be so in memory alone, until it is written once more.
+    fn shows(&self, record: &JournalRecord) -> Result<bool, VolumeError> {
+        let block = record.block;
+        let is_own = self.writable && self.sealing()?.state.epoch == self.volume.epoch();
+        if !is_own || block.0 >= blocks_in(self.size) {
+            return Ok(false);
+        }
+        let Ok(entry) = entry_in(&*self.entry_page_uncached(block)?, block) else {
+            return Ok(false);
+        };
+        let found = self.entry_that_opens(block, &entry, self.may_be_hole(block))?;
+        Ok(matches!(found, Some(Entry::Stored(found)) if found.current == record.sealed))
     }
 
     /// The entry of what the file holds where a record's block goes, if that is what the record

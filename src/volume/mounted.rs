@@ -24,6 +24,8 @@ pub struct Volume {
     /// the lock while there is none.
     unsettled: Mutex<HashSet<FileId>>,
     any_unsettled: AtomicBool,
+    /// A sync of everything has failed in this epoch.
+    has_failed: AtomicBool,
     /// Of some of these, what a sync was answered for and their own backing files may not have. It
     /// stays to the end of the mount: where a sync has failed, what is read of a file afterwards
     /// need not be what the medium holds.
@@ -57,6 +59,7 @@ impl Volume {
             epochs,
             unsettled: Mutex::default(),
             any_unsettled: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             stranded: Mutex::default(),
             durability,
             unsynced: Unsynced::default(),
@@ -153,6 +156,22 @@ impl Volume {
         self.unsynced.note_file_synced(file, until);
     }
 
+    /// A sync of everything has failed. The next one will succeed, whatever did not reach the
+    /// medium: files that are closed and not synced are to be recovered, now or by the next mount.
+    pub fn note_sync_failed(&self) {
+        self.has_failed.store(true, Ordering::Release);
+        for (file, kept) in self.unsynced.give_up() {
+            self.note_unsettled(file);
+            self.strand(file, kept);
+        }
+    }
+
+    /// The same for one file that nobody has open.
+    pub fn note_file_sync_failed(&self, file: FileId) {
+        self.note_unsettled(file);
+        self.strand(file, self.unsynced.give_up_file(file));
+    }
+
     /// A file is closed; of one that is not synced, so much of it is durable, and these promised
     /// records have to stay until the rest is.
     pub(super) fn note_closed(&self, file: FileId, unsynced: Option<(PlainSize, Vec<Kept>)>) {
@@ -165,11 +184,11 @@ impl Volume {
     /// How far a file that is just opened, of `size` bytes, last written in `epoch`, is durable.
     pub(super) fn durable_when_opened(&self, file: FileId, epoch: u64, size: PlainSize) -> Durable {
         let unsynced = match epoch == self.epoch() {
-            true => self.unsynced.find(file),
+            true => self.unsynced.open(file),
             false => None,
         };
         match unsynced {
-            Some(durable) => Durable::of_unsynced(self.durability, durable.min(size)),
+            Some((durable, kept)) => Durable::of_unsynced(self.durability, durable.min(size), kept),
             None => Durable::new(self.durability, size),
         }
     }
@@ -212,9 +231,10 @@ impl Volume {
     /// Ends the epoch: cleanly, if every file's state is in place and synced. To be called after
     /// all files are settled and the backing file system is synced.
     pub fn end_epoch(&self) -> Result<(), VolumeError> {
-        if self.any_unsettled.load(Ordering::Acquire) {
+        if self.any_unsettled.load(Ordering::Acquire) || self.has_failed.load(Ordering::Acquire) {
             log::warn!(
-                "some failed writes could not be undone; recovery follows at the next mount"
+                "not all that was written is known to be in place; recovery follows at the next \
+                 mount"
             );
             return Ok(());
         }
@@ -240,7 +260,12 @@ impl Volume {
         self.any_unsettled.store(true, Ordering::Release);
     }
 
+    /// Whatever a failed write has left in it is undone. One for which records are stranded stays
+    /// what it is.
     pub(super) fn note_settled(&self, file: FileId) {
+        if self.with_stranded(file, |kept| !kept.is_empty()) {
+            return;
+        }
         let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
         unsettled.remove(&file);
         self.any_unsettled.store(!unsettled.is_empty(), Ordering::Release);

@@ -80,15 +80,16 @@ impl Content {
         let file = self.file_id();
         let state = self.sealing()?.state;
         let may_have_holes = state.flags.may_have_holes || found.new_holes;
-        if self.has_gathered() {
+        let had_gathered = self.has_gathered();
+        if had_gathered {
             if may_have_holes != state.flags.may_have_holes {
                 let flags = StateFlags { may_have_holes, ..state.flags };
                 self.put_state(StateRecord { flags, ..state })?;
             }
             self.commit_now()?;
-            // What a sync of the journal was answered for must not count there no more before it
-            // is in the file for good.
-            self.order_now()?;
+            // What a sync of the journal was answered for must not cease to count there before it
+            // is in the file for good, whatever this mount promises.
+            self.flush_now()?;
         }
         self.renew_digest()?;
         let state = self.sealing()?.state;
@@ -97,7 +98,10 @@ impl Content {
         let durable_size = state.durable_size.min(size);
         fail_point::hit("volume.recover.before_state");
         self.put_state(StateRecord { size, durable_size, epoch, flags, ..state })?;
-        self.order_now()?;
+        match had_gathered {
+            true => self.flush_now()?,
+            false => self.order_now()?,
+        }
         self.durable.recovered(self.size);
         self.unsettled = false;
         if found.reverted + found.lost > 0 {

@@ -55,9 +55,24 @@ impl Unsynced {
         }
     }
 
-    /// How much of the file is synced; `None` if all of it is.
-    pub(super) fn find(&self, file: FileId) -> Option<PlainSize> {
-        self.lock().files.get(&file).map(|note| note.durable)
+    /// How much of the file is synced, and the records that the one who opens it now has to keep;
+    /// `None` if all of it is.
+    pub(super) fn open(&self, file: FileId) -> Option<(PlainSize, Vec<Kept>)> {
+        let mut noted = self.lock();
+        let note = noted.files.get_mut(&file)?;
+        Some((note.durable, std::mem::take(&mut note.kept)))
+    }
+
+    /// No sync from now on tells that the records may go, of any file.
+    pub(super) fn give_up(&self) -> Vec<(FileId, Vec<Kept>)> {
+        let mut noted = self.lock();
+        noted.files.iter_mut().map(|(file, note)| (*file, std::mem::take(&mut note.kept))).collect()
+    }
+
+    /// The same of one.
+    pub(super) fn give_up_file(&self, file: FileId) -> Vec<Kept> {
+        let mut noted = self.lock();
+        noted.files.get_mut(&file).map(|note| std::mem::take(&mut note.kept)).unwrap_or_default()
     }
 
     /// What to give to [`Self::note_synced`] after a sync of everything that begins now; `None`
@@ -101,27 +116,29 @@ mod tests {
         let unsynced = Unsynced::default();
         assert_eq!(unsynced.now(), None);
         let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
+        let find = |file| unsynced.open(file).map(|(durable, _)| durable);
         unsynced.note(one, PlainSize(5), Vec::new());
         unsynced.note(two, PlainSize(6), Vec::new());
         let until = unsynced.now().unwrap();
         unsynced.note(two, PlainSize(7), Vec::new());
         unsynced.note_synced(until);
-        assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));
+        assert_eq!((find(one), find(two)), (None, Some(PlainSize(7))));
         unsynced.note_synced(unsynced.now().unwrap());
-        assert_eq!((unsynced.find(two), unsynced.now()), (None, None));
+        assert_eq!((find(two), unsynced.now()), (None, None));
     }
 
     #[test]
     fn one_file_may_be_synced_by_itself() {
         let unsynced = Unsynced::default();
         let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
+        let find = |file| unsynced.open(file).map(|(durable, _)| durable);
         unsynced.note(one, PlainSize(5), Vec::new());
         unsynced.note(two, PlainSize(6), Vec::new());
         let until = unsynced.now().unwrap();
         unsynced.note(two, PlainSize(7), Vec::new());
         unsynced.note_file_synced(one, until);
         unsynced.note_file_synced(two, until);
-        assert_eq!((unsynced.find(one), unsynced.find(two)), (None, Some(PlainSize(7))));
+        assert_eq!((find(one), find(two)), (None, Some(PlainSize(7))));
         unsynced.forget(two);
         assert_eq!(unsynced.now(), None);
     }

@@ -18,7 +18,8 @@ use ssefs::volume::{Durability, EncryptedFile, Volume, VolumeDirectory, VolumeEr
 pub struct TestVolume {
     directory: tempfile::TempDir,
     volume: Option<Arc<Volume>>,
-    durability: Durability,
+    /// The promise at each mount.
+    pub durability: Durability,
 }
 
 impl TestVolume {

@@ -309,3 +309,134 @@ fn an_epoch_does_not_end_cleanly_over_what_only_its_journal_has() {
     let found = content(&volume.open(&backing).unwrap()).unwrap();
     assert!(found == with(5, &[(1, 2)]));
 }
+
+/// A third generation of the block came while the second one was in the file.
+#[test]
+fn a_block_that_a_broken_commit_has_written_is_not_replaced_before_it_is_committed() {
+    let mut refused = 0;
+    for (nth, then_again) in (0..4).flat_map(|nth| [(nth, false), (nth, true)]) {
+        let Synced { mut volume, plan, backing, file } = Synced::new(9);
+        file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+        file.write(5 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+        plan.take_calls();
+        plan.add(Fault::at(nth, 28).of(CallKind::Write).from_then_on());
+        let failed = file.sync(SyncScope::Data).is_err();
+        let mut changed = vec![(1, 2), (5, 3), (7, 6)];
+        match file.write(BLOCK as u64, &pattern(4, BLOCK)) {
+            Ok(()) => changed[0].1 = 4,
+            Err(_) => refused += 1,
+        }
+        file.write(7 * BLOCK as u64, &pattern(6, BLOCK)).unwrap();
+        plan.heal();
+        if then_again {
+            file.write(BLOCK as u64, &pattern(5, BLOCK)).unwrap();
+            changed[0].1 = 5;
+        }
+        let died = Arc::new(backing.inner().snapshot());
+        die_with(&mut volume, file);
+        let found = content(&volume.open(&died).unwrap()).unwrap();
+        assert!(found == with(9, &changed), "write {nth} failed ({failed}): {changed:?}");
+    }
+    assert!(refused > 0, "no commit broke off with block 1 written");
+}
+
+/// The next sync of everything takes for written what the failed one has told of.
+#[test]
+fn promised_records_stay_after_a_sync_of_everything_has_failed() {
+    let Synced { mut volume, backing, file, .. } = Synced::new(9);
+    let durable = backing.inner().snapshot();
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+    file.settle().unwrap();
+    drop(file);
+    let until = volume.volume().unsynced_now().unwrap();
+    volume.volume().note_sync_failed();
+    volume.volume().note_all_synced(until);
+    let reopened = volume.open(&backing).unwrap();
+    reopened.sync(SyncScope::All).unwrap();
+    reopened.write(5 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    reopened.sync(SyncScope::All).unwrap();
+    drop(reopened);
+    volume.remount();
+    assert_eq!(volume.volume().unclean_epochs(), 1, "it did not end cleanly");
+    let mut block = vec![0; BLOCK];
+    volume.open(&Arc::new(durable)).unwrap().read(BLOCK as u64, &mut block).unwrap();
+    assert!(block == pattern(2, BLOCK), "from what the medium held when the sync failed");
+
+    let mut volume = TestVolume::new();
+    volume.volume().note_sync_failed();
+    volume.remount();
+    assert_eq!(volume.volume().unclean_epochs(), 1, "whatever file it was");
+}
+
+#[test]
+fn promised_records_of_a_file_closed_before_go_with_the_sync_of_who_opens_it() {
+    for fails in [false, true] {
+        let Synced { volume, plan, backing, file } = Synced::new(9);
+        file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+        assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+        let slot = || volume.journals()[0].1[slot_start(0) as usize..][..160].to_vec();
+        let promised = slot();
+        file.settle().unwrap();
+        drop(file);
+        let file = volume.open(&backing).unwrap();
+        plan.take_calls();
+        if fails {
+            plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::All)));
+        }
+        assert_eq!(file.sync(SyncScope::All).is_err(), fails);
+        drop(file);
+        plan.heal();
+        if let Some(until) = volume.volume().unsynced_now() {
+            volume.volume().note_all_synced(until);
+        }
+        let file = volume.open(&backing).unwrap();
+        file.sync(SyncScope::All).unwrap();
+        file.write(3 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+        assert_eq!(slot() == promised, fails, "it stays where its block may not be there");
+    }
+}
+
+/// Where a sync has failed, the file may show a block that the medium does not hold.
+#[test]
+fn what_only_memory_shows_is_written_once_more() {
+    let Synced { volume, plan, backing, file } = Synced::new(9);
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+    file.commit().unwrap();
+    plan.take_calls();
+    plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::All)));
+    file.sync(SyncScope::All).unwrap_err();
+    drop(file);
+    plan.heal();
+    plan.take_calls();
+    let file = volume.open(&backing).unwrap();
+    let at = 2 * BLOCK as u64;
+    let written = plan.take_calls();
+    let is_block = |call: &&ssefs::store::faulty::Call| {
+        call.kind == CallKind::Write && (call.offset, call.len) == (at, BLOCK as u64)
+    };
+    assert!(written.iter().any(|call| is_block(&call)), "{written:?}");
+    assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
+}
+
+/// What the earlier mount promised is not for this one to lose.
+#[test]
+fn a_mount_without_barriers_syncs_what_it_takes_from_a_journal() {
+    let Synced { mut volume, backing, file, .. } = Synced::new(9);
+    let durable = backing.inner().snapshot();
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+    let journals = volume.journals();
+    drop(file);
+    volume.leave_journals(&journals);
+    volume.durability = Durability::Process;
+    volume.crash();
+    let plan = FaultPlan::new();
+    let recovering = Arc::new(FaultyFile::new(durable, &plan));
+    let file = volume.open(&recovering).unwrap();
+    assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
+    let calls = plan.take_calls();
+    let syncs = calls.iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
+    assert_eq!(syncs, 3, "entries, blocks, the record of the new epoch");
+}
