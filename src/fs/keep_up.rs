@@ -20,24 +20,37 @@ use crate::volume::Durability;
 /// Objects that were closed before everything written to them was synced.
 #[derive(Default)]
 pub(super) struct ClosedUnsynced {
-    /// Each with its file id and the number of the sync of everything that it waits for.
     objects: Mutex<Waiting>,
+    /// Held across a sync of everything, of whose failure one caller alone is told. Outside of
+    /// the other.
+    syncing: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    objects: HashMap<ObjectId, (FileId, u64)>,
+    objects: HashMap<ObjectId, Noted>,
     begun: u64,
+    /// Counts the notes.
+    notes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Noted {
+    file: FileId,
+    /// The number of the sync of everything that it waits for.
+    due: u64,
+    number: u64,
 }
 
 impl ClosedUnsynced {
     fn note(&self, object: ObjectId, file: FileId) {
         let mut waiting = lock(&self.objects);
-        let next = waiting.begun + 1;
-        waiting.objects.insert(object, (file, next));
+        waiting.notes += 1;
+        let noted = Noted { file, due: waiting.begun + 1, number: waiting.notes };
+        waiting.objects.insert(object, noted);
     }
 
-    fn find(&self, object: ObjectId) -> Option<(FileId, u64)> {
+    fn find(&self, object: ObjectId) -> Option<Noted> {
         lock(&self.objects).objects.get(&object).copied()
     }
 
@@ -54,12 +67,12 @@ impl ClosedUnsynced {
 
     fn end(&self, sync: u64) {
         let mut waiting = lock(&self.objects);
-        waiting.objects.retain(|_, (_, due)| *due > sync);
+        waiting.objects.retain(|_, noted| noted.due > sync);
         waiting.objects.shrink_to(LEFT_ALLOCATED);
     }
 
     /// The object was synced as it was noted, if it was not noted again since.
-    fn forget(&self, object: ObjectId, noted: (FileId, u64)) {
+    fn forget(&self, object: ObjectId, noted: Noted) {
         let objects = &mut lock(&self.objects).objects;
         if objects.get(&object) == Some(&noted) {
             objects.remove(&object);
@@ -92,7 +105,7 @@ impl FileSystem {
             });
             kept.unwrap_or_else(|error| error.report());
         }
-        if sync_all && !self.closed_unsynced.is_empty() {
+        if sync_all && !(self.closed_unsynced.is_empty() && self.volume.unsynced_now().is_none()) {
             self.sync_closed().unwrap_or_else(|error| error.report());
         }
     }
@@ -110,6 +123,7 @@ impl FileSystem {
 
     /// Makes everything durable. After one failure the kernel takes the next for complete.
     pub(super) fn sync_file_system(&self) -> Result<(), FsError> {
+        let _alone = lock(&self.closed_unsynced.syncing);
         let synced = self.tree.sync_file_system().at(NodeId::ROOT);
         synced.inspect_err(|_| self.volume.note_sync_failed())
     }
@@ -151,7 +165,7 @@ impl FileSystem {
         }
         let Some(node) = self.nodes.node_of(object) else { return Ok(()) };
         if let Some(noted) = self.closed_unsynced.find(object) {
-            let (file, _) = noted;
+            let file = noted.file;
             let until = self.volume.unsynced_now();
             let (disk, ..) = self.open_backing(node, object, Purpose::Describe)?;
             let synced = disk.sync(SyncScope::Data).at(node);
@@ -200,7 +214,7 @@ mod tests {
         let sync = closed.begin();
         closed.note(two, file);
         closed.end(sync);
-        assert_eq!((closed.find(one), closed.find(two)), (None, Some((file, 2))));
+        assert_eq!((closed.find(one), closed.find(two).map(|it| it.file)), (None, Some(file)));
         closed.end(closed.begin());
         assert!(closed.is_empty());
     }

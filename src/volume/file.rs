@@ -90,6 +90,9 @@ impl EncryptedFile {
             content.durable = volume.durable_when_opened(file_id, state.epoch, content.size);
         } else {
             content.durable = Durable::new(volume.durability(), PlainSize(state.durable_size));
+            if state.epoch == volume.epoch() {
+                volume.strand_unsynced(file_id);
+            }
             content.gather_left_behind()?;
             content.recover()?;
         }
@@ -165,6 +168,7 @@ impl EncryptedFile {
         }
         // Nothing was written yet: those gaps were only what recovery could not look into.
         content.gaps.clear();
+        content.gather_left_behind()?;
         content.recover()?;
         content.volume.left_behind().forget(content.file_id());
         Ok(())

@@ -3,8 +3,10 @@
 //! other files. The commit comes later, and the records stay until it is durable.
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
 
 use super::content::Content;
 use super::error::VolumeError;
@@ -92,7 +94,7 @@ impl Changes {
 
     /// The file, whose changes are counted here from now on.
     pub(super) fn counted(&self, inner: Arc<dyn BackingFile>) -> Arc<dyn BackingFile> {
-        Arc::new(Counted { inner, changes: self.clone() })
+        Arc::new(Counted { inner, changes: self.clone(), failed: Mutex::default() })
     }
 
     fn note(&self) {
@@ -103,6 +105,8 @@ impl Changes {
 struct Counted {
     inner: Arc<dyn BackingFile>,
     changes: Changes,
+    /// The errno of a sync that has failed: the kernel tells of it once, to one of two who sync.
+    failed: Mutex<Option<i32>>,
 }
 
 impl BackingFile for Counted {
@@ -139,6 +143,14 @@ impl BackingFile for Counted {
     }
 
     fn sync(&self, scope: SyncScope) -> io::Result<()> {
-        self.inner.sync(scope)
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(errno) = *failed {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let synced = self.inner.sync(scope);
+        if let Err(error) = &synced {
+            *failed = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+        }
+        synced
     }
 }

@@ -22,8 +22,8 @@ use crate::format::{
     JOURNAL_SLOT_LEN, JournalHead, JournalRecord, PlainSize, VolumeId, blocks_in, epoch_of_journal,
     journal_name, slot_start, stored_len,
 };
-use crate::store::BackingFile;
 use crate::store::disk::DiskFile;
+use crate::store::{BackingFile, SyncScope};
 
 /// The journals of earlier epochs.
 pub(super) struct LeftBehind {
@@ -157,6 +157,11 @@ impl Content {
                 }
             }
         }
+        if self.writable {
+            // What is in the file already may be there in memory alone. How far the file is
+            // durable is for recovery to find out.
+            self.backing.sync(SyncScope::Data)?;
+        }
         if taken > 0 {
             log::info!("file {file}: {taken} blocks that were written last are in the journal");
         }
@@ -184,12 +189,11 @@ impl Content {
         })
     }
 
-    /// Whether the file holds the block of a record that this mount has left. After a sync of the
-    /// file has failed that may be so in memory alone, until it is written once more.
+    /// Whether the file holds the block of a record. After a sync of the file has failed that may
+    /// be so in memory alone, until it is written once more.
     fn shows(&self, record: &JournalRecord) -> Result<bool, VolumeError> {
         let block = record.block;
-        let is_own = self.writable && self.sealing()?.state.epoch == self.volume.epoch();
-        if !is_own || block.0 >= blocks_in(self.size) {
+        if !self.writable || block.0 >= blocks_in(self.size) {
             return Ok(false);
         }
         let Ok(entry) = entry_in(&*self.entry_page_uncached(block)?, block) else {

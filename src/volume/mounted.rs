@@ -148,6 +148,10 @@ impl Volume {
 
     /// Everything written before [`Self::unsynced_now`] gave `until` is synced.
     pub fn note_all_synced(&self, until: u64) {
+        if self.has_failed.load(Ordering::Acquire) {
+            // Of a file that was open when a sync failed it is not known.
+            self.give_up_unsynced();
+        }
         self.unsynced.note_synced(until);
     }
 
@@ -160,10 +164,19 @@ impl Volume {
     /// medium: files that are closed and not synced are to be recovered, now or by the next mount.
     pub fn note_sync_failed(&self) {
         self.has_failed.store(true, Ordering::Release);
+        self.give_up_unsynced();
+    }
+
+    fn give_up_unsynced(&self) {
         for (file, kept) in self.unsynced.give_up() {
             self.note_unsettled(file);
             self.strand(file, kept);
         }
+    }
+
+    /// A file that needs recovery is opened: what it was closed with is among what is stranded.
+    pub(super) fn strand_unsynced(&self, file: FileId) {
+        self.strand(file, self.unsynced.give_up_file(file));
     }
 
     /// The same for one file that nobody has open.

@@ -302,8 +302,14 @@ impl Content {
                 continue;
             }
             let entered = self.entry_page(block).and_then(|page| {
-                gathered.base =
-                    entry_in(&page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
+                let entry = entry_in(&page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
+                gathered.base = match &entry {
+                    // A commit that broke off has written it: the other one may be on the medium.
+                    Entry::Stored(marked) if marked.current == gathered.sealed => {
+                        entry.reverted().unwrap_or(Entry::Hole)
+                    }
+                    _ => entry,
+                };
                 self.put_entry_ahead(block, &gathered.base.succeeded_by(gathered.sealed))
             });
             match entered {

@@ -6,13 +6,14 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
 
 use crate::harness::{
-    ALICE, Bench, Mount, Setup, User, assert_errno, assert_same, needs_program, needs_root,
-    pattern, succeed, sys,
+    ALICE, Bench, Mount, Setup, User, assert_errno, assert_same, counters, needs_program,
+    needs_root, pattern, succeed, sys, wait_for,
 };
 
 crate::matrix! { Setup::new().option("ttl=0").mount_only("nothing lies underneath") =>
@@ -260,6 +261,9 @@ fn full_disk_mounts_again(small: &Small) {
     }
     bench.mount(&[]);
     assert_same(&fs::read(bench.file("old")).unwrap(), &data, "on a full disk");
+    // The kernel tells of a close a little after it, and until then the file takes its space.
+    let is_closed = || counters(&bench.mnt())["open_files"] == 0;
+    assert!(wait_for(Duration::from_secs(20), is_closed));
     fs::remove_file(bench.file("old")).unwrap();
     fs::write(bench.file("new"), &data[..50_000]).unwrap();
     File::open(bench.file("new")).unwrap().sync_all().unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ssefs::format::{JOURNAL_SLOT_LEN, slot_start};
 use ssefs::store::SyncScope;
-use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
+use ssefs::store::faulty::{Call, CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::observer::{Event, FileEvent, observe};
 use ssefs::volume::{Durability, EncryptedFile};
@@ -369,6 +369,26 @@ fn promised_records_stay_after_a_sync_of_everything_has_failed() {
     assert_eq!(volume.volume().unclean_epochs(), 1, "whatever file it was");
 }
 
+/// Its own descriptor is not asked, and the next sync of everything succeeds.
+#[test]
+fn promised_records_of_a_file_that_was_open_when_a_sync_failed_stay_after_its_close() {
+    let Synced { volume, backing, file, .. } = Synced::new(9);
+    let slot = || volume.journals()[0].1[slot_start(0) as usize..][..160].to_vec();
+    file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+    let promised = slot();
+    volume.volume().note_sync_failed();
+    file.settle().unwrap();
+    drop(file);
+    let until = volume.volume().unsynced_now().unwrap();
+    volume.volume().note_all_synced(until);
+    let file = volume.open(&backing).unwrap();
+    file.write(3 * BLOCK as u64, &pattern(3, BLOCK)).unwrap();
+    file.sync(SyncScope::All).unwrap();
+    file.write(4 * BLOCK as u64, &pattern(4, BLOCK)).unwrap();
+    assert!(slot() == promised);
+}
+
 #[test]
 fn promised_records_of_a_file_closed_before_go_with_the_sync_of_who_opens_it() {
     for fails in [false, true] {
@@ -397,27 +417,59 @@ fn promised_records_of_a_file_closed_before_go_with_the_sync_of_who_opens_it() {
     }
 }
 
-/// Where a sync has failed, the file may show a block that the medium does not hold.
+/// Where a sync has failed, the file may show a block that the medium does not hold: to whoever
+/// opens it in this mount or, while the machine runs, in a later one, for writing or for reading
+/// first.
 #[test]
 fn what_only_memory_shows_is_written_once_more() {
-    let Synced { volume, plan, backing, file } = Synced::new(9);
+    for (is_later, reads_first) in [(false, false), (true, false), (true, true)] {
+        let Synced { mut volume, plan, backing, file } = Synced::new(9);
+        file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
+        assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+        file.commit().unwrap();
+        plan.take_calls();
+        plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::All)));
+        file.sync(SyncScope::All).unwrap_err();
+        drop(file);
+        plan.heal();
+        if is_later {
+            volume.crash();
+        }
+        plan.take_calls();
+        let file = match reads_first {
+            true => volume.open_read_only(&backing).unwrap(),
+            false => volume.open(&backing).unwrap(),
+        };
+        if reads_first {
+            file.replace_backing(Arc::clone(&backing) as Arc<_>).unwrap();
+        }
+        let calls = plan.take_calls();
+        let is_block = |call: &Call| {
+            let place = (call.offset, call.len) == (2 * BLOCK as u64, BLOCK as u64);
+            call.kind == CallKind::Write && place
+        };
+        let written = calls.iter().position(is_block).expect("it is written");
+        let rest = &calls[written + 1..];
+        let next = rest.iter().position(|call| matches!(call.kind, CallKind::Sync(_))).unwrap();
+        let page_0 = rest.iter().position(|call| call.kind == CallKind::Write);
+        assert!(page_0.is_none_or(|page_0| next < page_0), "synced before the record: {calls:?}");
+        assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
+    }
+}
+
+#[test]
+fn a_sync_of_a_file_that_failed_for_one_caller_fails_for_all() {
+    let Synced { plan, file, .. } = Synced::new(5);
     file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
-    assert!(file.sync_in_journal(SyncScope::Data).unwrap());
-    file.commit().unwrap();
     plan.take_calls();
-    plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::All)));
-    file.sync(SyncScope::All).unwrap_err();
-    drop(file);
+    plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
+    file.sync(SyncScope::Data).unwrap_err();
     plan.heal();
-    plan.take_calls();
-    let file = volume.open(&backing).unwrap();
-    let at = 2 * BLOCK as u64;
-    let written = plan.take_calls();
-    let is_block = |call: &&ssefs::store::faulty::Call| {
-        call.kind == CallKind::Write && (call.offset, call.len) == (at, BLOCK as u64)
-    };
-    assert!(written.iter().any(|call| is_block(&call)), "{written:?}");
-    assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
+    file.sync(SyncScope::Data).unwrap_err();
+    file.set_size(BLOCK as u64 + 7).unwrap_err();
+    let calls = plan.take_calls();
+    let syncs = calls.iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
+    assert_eq!(syncs, 1, "the kernel would take the next for complete: {calls:?}");
 }
 
 /// What the earlier mount promised is not for this one to lose.
@@ -438,5 +490,5 @@ fn a_mount_without_barriers_syncs_what_it_takes_from_a_journal() {
     assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
     let calls = plan.take_calls();
     let syncs = calls.iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
-    assert_eq!(syncs, 3, "entries, blocks, the record of the new epoch");
+    assert_eq!(syncs, 4, "what is there, entries, blocks, the record of the new epoch");
 }

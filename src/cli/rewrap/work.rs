@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::tally::{Fate, Left, Tally};
 use crate::cli::crew::{self, Crew, everything, go_on};
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
 use crate::cli::reason::Reason;
 use crate::cli::walk::{Found, Step, walk};
@@ -69,23 +69,24 @@ impl Pass<'_> {
         let starts = everything();
         let crew = Crew { tree, starts: &starts, jobs, progress, stop };
         let (done, ended) = channel::<()>();
-        let (mut tally, failure) = thread::scope(|scope| {
-            scope.spawn(|| self.keep_syncing(ended));
+        let ((mut tally, failure), synced) = thread::scope(|scope| {
+            let syncing = scope.spawn(|| self.keep_syncing(ended));
             let passed = crew.run(&Rewrapping(task));
             drop(done);
-            passed
+            (passed, syncing.join().unwrap_or(Ok(())))
         });
+        // The kernel tells of it once: the sync at the end would succeed.
+        let failure = failure.or_else(|| synced.err().map(|it| Failure::new(Exit::Backing, it)));
         tally.incomplete |= failure.is_some() || stop.load(Ordering::Relaxed);
         Passed { tally, failure }
     }
 
-    fn keep_syncing(&self, ended: Receiver<()>) {
+    fn keep_syncing(&self, ended: Receiver<()>) -> io::Result<()> {
+        let mut synced = Ok(());
         while ended.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
-            // The sync at the end is the one whose failure counts.
-            if let Err(error) = self.synced.sync_file_system() {
-                log::warn!("sync of the backing file system: {error}");
-            }
+            synced = synced.and(self.synced.sync_file_system());
         }
+        synced
     }
 }
 
