@@ -12,8 +12,8 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "synced",
         rows: &[
-            row("append-fsync", "append 200 bytes, and fsync"),
-            row("overwrite-fsync", "4 KiB overwrite, and fsync"),
+            row("append-fsync", "append 200 bytes, and fdatasync"),
+            row("overwrite-fsync", "4 KiB overwrite, and fdatasync"),
             row("create-fsync", "make a file, write 4000 bytes, fsync, close"),
         ],
         pieces: 2,
