@@ -219,7 +219,7 @@ fn what_the_journal_has_synced_outlives_what_comes_after() {
     }
     println!("{}, {} sequences left, seed {}", report.tally, sequences.len(), settings.seed);
     insist_on_none(&report, &settings, terms);
-    assert!(report.tally.in_journal >= 100, "{}", report.tally);
+    assert!(report.tally.in_journal >= 25, "{}", report.tally);
 }
 
 fn insist_on(sequence: &str) {
