@@ -91,7 +91,7 @@ impl FileSystem {
     pub(super) fn shown(&self, stat: &Stat) -> Attributes {
         let size = match stat.kind() {
             FileKind::Regular => match self.open.find(ObjectId::of(stat)) {
-                Some(open) => open.file().size(),
+                Some(open) => open.inode().file().size(),
                 None => {
                     let recovered = self.resized.size(ObjectId::of(stat), stat.size);
                     recovered.unwrap_or(plain_size(CipherOffset(stat.size)).0)

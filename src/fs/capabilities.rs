@@ -34,15 +34,15 @@ impl FileSystem {
     pub(super) fn will_set(&self, node: NodeId, name: &OsStr) {
         if name == CAPABILITY {
             self.capabilities.given.fetch_add(1, Ordering::SeqCst);
-            if let Some(inode) = self.open_now(node) {
-                inode.set_bare(false);
+            if let Some(used) = self.open_now(node) {
+                used.inode().set_bare(false);
             }
         }
     }
 
     /// Whether the file is known not to have the attribute.
     pub(super) fn is_without(&self, node: NodeId, name: &OsStr) -> bool {
-        name == CAPABILITY && self.open_now(node).is_some_and(|inode| inode.is_bare())
+        name == CAPABILITY && self.open_now(node).is_some_and(|used| used.inode().is_bare())
     }
 }
 

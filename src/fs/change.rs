@@ -50,7 +50,7 @@ impl FileSystem {
             let set = || reached.set_times(atime, mtime).at(node);
             // Its header may be written this very moment, after a close that nobody waits for.
             match self.open_now(node) {
-                Some(open) => open.set_times(set)?,
+                Some(open) => open.inode().set_times(set)?,
                 None => set()?,
             }
         }

@@ -28,25 +28,19 @@ pub(super) struct ClosedUnsynced {
 
 #[derive(Default)]
 struct Waiting {
+    /// Each with the number of its note.
     objects: HashMap<ObjectId, Noted>,
-    begun: u64,
-    /// Counts the notes.
+    /// Counts the notes, so that a sync takes out those that were made before it.
     notes: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Noted {
-    file: FileId,
-    /// The number of the sync of everything that it waits for.
-    due: u64,
-    number: u64,
-}
+type Noted = (FileId, u64);
 
 impl ClosedUnsynced {
     fn note(&self, object: ObjectId, file: FileId) {
         let mut waiting = lock(&self.objects);
         waiting.notes += 1;
-        let noted = Noted { file, due: waiting.begun + 1, number: waiting.notes };
+        let noted = (file, waiting.notes);
         waiting.objects.insert(object, noted);
     }
 
@@ -58,16 +52,14 @@ impl ClosedUnsynced {
         lock(&self.objects).objects.is_empty()
     }
 
-    /// A sync of everything begins; returns its number.
+    /// A sync of everything begins: what to give to [`Self::end`] after it.
     fn begin(&self) -> u64 {
-        let mut waiting = lock(&self.objects);
-        waiting.begun += 1;
-        waiting.begun
+        lock(&self.objects).notes
     }
 
-    fn end(&self, sync: u64) {
+    fn end(&self, until: u64) {
         let mut waiting = lock(&self.objects);
-        waiting.objects.retain(|_, noted| noted.due > sync);
+        waiting.objects.retain(|_, (_, number)| *number > until);
         waiting.objects.shrink_to(LEFT_ALLOCATED);
     }
 
@@ -105,7 +97,8 @@ impl FileSystem {
             });
             kept.unwrap_or_else(|error| error.report());
         }
-        if sync_all && !(self.closed_unsynced.is_empty() && self.volume.unsynced_now().is_none()) {
+        let waits = || !self.closed_unsynced.is_empty() || self.volume.unsynced_now().is_some();
+        if sync_all && waits() {
             self.sync_closed().unwrap_or_else(|error| error.report());
         }
     }
@@ -157,15 +150,15 @@ impl FileSystem {
     }
 
     fn sync_object(&self, object: ObjectId) -> Result<(), FsError> {
-        if let Some(inode) = self.open.find(object) {
-            if inode.file().is_unsynced() {
-                self.sync_inode(&inode, SyncScope::Data)?;
+        if let Some(used) = self.open.find(object) {
+            if used.inode().file().is_unsynced() {
+                self.sync_inode(used.inode(), SyncScope::Data)?;
             }
             return Ok(());
         }
         let Some(node) = self.nodes.node_of(object) else { return Ok(()) };
         if let Some(noted) = self.closed_unsynced.find(object) {
-            let file = noted.file;
+            let (file, _) = noted;
             let until = self.volume.unsynced_now();
             let (disk, ..) = self.open_backing(node, object, Purpose::Describe)?;
             let synced = disk.sync(SyncScope::Data).at(node);
@@ -214,7 +207,7 @@ mod tests {
         let sync = closed.begin();
         closed.note(two, file);
         closed.end(sync);
-        assert_eq!((closed.find(one), closed.find(two).map(|it| it.file)), (None, Some(file)));
+        assert_eq!((closed.find(one), closed.find(two).map(|(file, _)| file)), (None, Some(file)));
         closed.end(closed.begin());
         assert!(closed.is_empty());
     }

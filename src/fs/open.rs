@@ -75,10 +75,10 @@ impl FileSystem {
     }
 
     pub(super) fn sync_inode(&self, inode: &OpenInode, scope: SyncScope) -> Result<(), FsError> {
-        if !inode.file().is_writable() {
+        let file = inode.file();
+        if !file.is_writable() {
             return Ok(());
         }
-        let file = inode.file();
         let wrap = |source| self.volume_error(inode.node(), source);
         if file.sync_in_journal(scope).map_err(wrap)? {
             return Ok(());

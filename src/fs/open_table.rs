@@ -2,7 +2,6 @@
 //! one size, one set of locks and one DEK. An entry is there for as long as somebody uses it.
 
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, TryLockError};
 
@@ -260,10 +259,7 @@ impl OpenInode {
                 return Ok(());
             }
         }
-        self.keep_time(|file| {
-            let settled = if in_use { file.settle_in_use() } else { file.settle() };
-            settled.map_err(wrap)
-        })
+        self.keep_time(|file| file.settle_while(in_use).map_err(wrap))
     }
 
     /// Writes what is no change of the content, and puts back the modification time.
@@ -294,14 +290,6 @@ impl OpenInode {
 impl InodeUse {
     /// The open file.
     pub fn inode(&self) -> &Arc<OpenInode> {
-        &self.inode
-    }
-}
-
-impl Deref for InodeUse {
-    type Target = OpenInode;
-
-    fn deref(&self) -> &OpenInode {
         &self.inode
     }
 }

@@ -51,7 +51,7 @@ impl FileSystem {
             return self.directory(node).map(Reached::Directory);
         }
         if let Some(open) = self.open.find(object) {
-            return Ok(Reached::Open(open.disk()));
+            return Ok(Reached::Open(open.inode().disk()));
         }
         self.locate(node)
     }
@@ -81,7 +81,7 @@ impl FileSystem {
             return self.directory(node)?.located().stat().at(node);
         }
         if let Some(open) = self.open.find(object) {
-            return open.disk().stat().at(node);
+            return open.inode().disk().stat().at(node);
         }
         self.by_name(
             node,

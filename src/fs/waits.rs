@@ -20,7 +20,7 @@ impl FileSystem {
     /// Whether a change of the file's content or times, or its close, may wait for a change that
     /// somebody else is making.
     pub fn is_being_changed(&self, node: NodeId) -> bool {
-        self.open_now(node).is_some_and(|inode| inode.is_being_changed())
+        self.open_now(node).is_some_and(|used| used.inode().is_being_changed())
     }
 
     /// Whether a [`Self::release`] has something to commit, which waits for a sync.

@@ -170,7 +170,7 @@ impl FileSystem {
         }
         self.check_permitted(caller, node, Wanted::READ)?;
         let described = match self.open.find(object) {
-            Some(open) => open.file().description(),
+            Some(open) => open.inode().file().description(),
             None => {
                 let disk = self.open_to_describe(node, object)?;
                 describe(&disk).map_err(|source| self.volume_error(node, source))?

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::content::Content;
+use super::counted::Counted;
 use super::error::VolumeError;
 use super::file::EncryptedFile;
 use super::pages::Page;
@@ -165,9 +166,9 @@ impl Content {
         Ok(self.durable.end_flush(flushed)?)
     }
 
-    fn begin_flush(&mut self) -> Arc<dyn BackingFile> {
+    fn begin_flush(&mut self) -> Arc<Counted> {
         let all_written = self.gather.is_empty();
-        self.durable.begin_flush(all_written.then_some(self.size), self.changes.count());
+        self.durable.begin_flush(all_written.then_some(self.size), self.backing.changes());
         Arc::clone(&self.backing)
     }
 
@@ -204,7 +205,7 @@ impl Content {
     /// The last step of a commit: the blocks.
     fn end_commit(&mut self) -> Result<(), VolumeError> {
         fail_point::hit("volume.commit.after_flush");
-        let had_reached = self.durable.has_reached(self.changes.count());
+        let had_reached = self.durable.has_reached(self.backing.changes());
         match self.gather.write_committing(&*self.backing) {
             Ok(written) => {
                 fail_point::hit("volume.commit.after_blocks");
@@ -214,7 +215,7 @@ impl Content {
                 let (kept, all_promised) = self.gather.end_commit();
                 self.durable.hold(kept);
                 if had_reached && all_promised {
-                    self.durable.note_reached(self.changes.count());
+                    self.durable.note_reached(self.backing.changes());
                 }
                 Ok(())
             }

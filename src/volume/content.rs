@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::block_ranges::BlockRanges;
 use super::commit;
+use super::counted::Counted;
 use super::durability::Durable;
 use super::error::VolumeError;
 use super::gather::Gather;
-use super::journal_sync::Changes;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
@@ -79,9 +79,7 @@ impl Sealing {
 /// An open file, under its lock.
 pub(super) struct Content {
     pub(super) volume: Arc<Volume>,
-    pub(super) backing: Arc<dyn BackingFile>,
-    /// What was done to it.
-    pub(super) changes: Changes,
+    pub(super) backing: Arc<Counted>,
     /// Whether `backing` may be written.
     pub(super) writable: bool,
     /// `None` while the file is empty and nobody has wanted to write it.
@@ -108,11 +106,9 @@ impl Content {
         backing: Arc<dyn BackingFile>,
         writable: bool,
     ) -> Self {
-        let changes = Changes::default();
         Self {
             volume: Arc::clone(volume),
-            backing: changes.counted(backing),
-            changes,
+            backing: Arc::new(Counted::new(backing)),
             writable,
             sealing: None,
             size: PlainSize(0),

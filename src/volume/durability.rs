@@ -221,24 +221,19 @@ impl Durable {
     /// The sync has ended. Once one has failed, none succeeds any more: the kernel may have
     /// dropped what it could not write and takes the next sync for complete.
     pub(super) fn end_flush(&mut self, result: io::Result<()>) -> io::Result<()> {
-        let flushing = self.flushing.take();
-        if let Err(error) = result {
+        if let Err(error) = &result {
             self.failed.get_or_insert(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
-            if let Some(flushing) = flushing {
-                self.in_flight.add(flushing.changes);
-            }
-            return Err(error);
         }
-        if let Err(error) = self.check() {
-            self.in_flight.kept.extend(flushing.into_iter().flat_map(|it| it.changes.kept));
-            return Err(error);
+        let result = result.and_then(|()| self.check());
+        let Some(flushing) = self.flushing.take() else { return result };
+        if result.is_err() {
+            self.in_flight.add(flushing.changes);
+            return result;
         }
-        if let Some(flushing) = flushing {
-            self.size = flushing.size;
-            self.synced = self.synced.max(flushing.changed);
-            self.reached = self.reached.max(Some(flushing.reached));
-            flushing.changes.kept.into_iter().for_each(Kept::end);
-        }
+        self.size = flushing.size;
+        self.synced = self.synced.max(flushing.changed);
+        self.reached = self.reached.max(Some(flushing.reached));
+        flushing.changes.kept.into_iter().for_each(Kept::end);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::Duration;
 
 use super::content::{Content, FileKeys, SEALS_RESERVED, Sealing};
+use super::counted::Counted;
 use super::describe::Description;
 use super::durability::Durable;
 use super::error::VolumeError;
@@ -161,7 +162,7 @@ impl EncryptedFile {
     /// are the same file.
     pub fn replace_backing(&self, backing: Arc<dyn BackingFile>) -> Result<(), VolumeError> {
         let mut content = self.writing();
-        content.backing = content.changes.counted(backing);
+        content.backing = Arc::new(Counted::new(backing));
         content.writable = true;
         if !content.unsettled {
             return Ok(());
@@ -291,7 +292,7 @@ impl EncryptedFile {
         self.reading().next_hole(offset)
     }
 
-    /// Whether [`Self::settle`] would write nothing; with `in_use` [`Self::settle_in_use`].
+    /// Whether [`Self::settle_while`] would write nothing.
     pub fn is_settled(&self, in_use: bool) -> bool {
         // What a change left that broke off is not known to `reading`.
         let Ok(content) = self.content.read() else { return false };
@@ -304,12 +305,9 @@ impl EncryptedFile {
         self.settle_while(false)
     }
 
-    /// The same for a file that goes on being written: what was set aside for that stays.
-    pub fn settle_in_use(&self) -> Result<(), VolumeError> {
-        self.settle_while(true)
-    }
-
-    fn settle_while(&self, in_use: bool) -> Result<(), VolumeError> {
+    /// The same; of a file that is `in_use` by who goes on writing, what was set aside for that
+    /// stays.
+    pub fn settle_while(&self, in_use: bool) -> Result<(), VolumeError> {
         self.commit()?;
         let mut content = self.writing();
         if content.size.0 == 0 && content.durable.whole_in_flight() {

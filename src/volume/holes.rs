@@ -9,6 +9,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PlainOffset, PlainSize,
     StateFlags, StateRecord, blocks_in, entry_place, plain_size,
 };
+use crate::store::BackingFile;
 use crate::sys::fail_point;
 
 impl Content {

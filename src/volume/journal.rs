@@ -195,9 +195,7 @@ impl Journal {
     ) -> io::Result<Vec<(JournalRecord, u32)>> {
         let mut records = Vec::new();
         for Kept { slot, .. } in kept {
-            let mut bytes = [0; JOURNAL_RECORD_LEN];
-            disk.read_at(&mut bytes, slot_start(*slot))?;
-            records.extend(JournalRecord::decode(&bytes, &self.key).map(|record| (record, *slot)));
+            records.extend(read_record(disk, *slot, &self.key)?.map(|record| (record, *slot)));
         }
         Ok(records)
     }
@@ -283,6 +281,17 @@ impl Journal {
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The record in a slot, if there is one that verifies.
+pub(super) fn read_record(
+    disk: &DiskFile,
+    slot: u32,
+    key: &AeadKey,
+) -> io::Result<Option<JournalRecord>> {
+    let mut bytes = [0; JOURNAL_RECORD_LEN];
+    disk.read_at(&mut bytes, slot_start(slot))?;
+    Ok(JournalRecord::decode(&bytes, key))
 }
 
 fn put_zeros(file: &DiskFile, slots: Range<u32>) -> io::Result<()> {

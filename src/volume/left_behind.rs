@@ -13,7 +13,7 @@ use super::content::Content;
 use super::directory::VolumeDirectory;
 use super::error::VolumeError;
 use super::gather::Gathered;
-use super::journal::MOST_SLOTS;
+use super::journal::{MOST_SLOTS, read_record};
 use super::pages::entry_in;
 use super::read::opens_as;
 use crate::crypto::Secret;
@@ -133,28 +133,32 @@ impl Content {
         let Some((disk, blocks)) = self.left_in_journal()? else { return Ok(()) };
         let mut taken = 0;
         for (block, records) in blocks {
+            let Some(held) = self.held(block)? else { continue };
             // The newest may be one that the process died over.
             for (record, slot) in records.iter().rev() {
-                let base = self.base_of(record)?;
-                if base.is_none() && !self.shows(record)? {
+                let (sealed, len) = (record.sealed, usize::from(record.sealed.len));
+                // After a sync of the file has failed, that may be so in memory alone.
+                let is_there =
+                    self.writable && matches!(&held, Entry::Stored(held) if held.current == sealed);
+                if !(is_there || self.counts(record, &held)?) {
                     continue;
                 }
-                let (sealed, len) = (record.sealed, usize::from(record.sealed.len));
                 let mut cipher = vec![0; len].into_boxed_slice();
                 let mut plain = [0; BLOCK_LEN as usize];
                 let at = slot_start(*slot) + JOURNAL_RECORD_LEN as u64;
                 let read = disk.read_at(&mut cipher, at)?;
                 let (cipher_there, plain) = (&cipher[..read], &mut plain[..len]);
-                if opens_as(self.sealing()?, block, &sealed, cipher_there, plain) {
-                    let Some(base) = base else {
-                        self.backing.write_at(&[IoSlice::new(&cipher)], block.cipher_start().0)?;
-                        break;
-                    };
-                    self.end_at(record);
-                    self.gather.put(block, Gathered::new(base, sealed, cipher));
-                    taken += 1;
-                    break;
+                if !opens_as(self.sealing()?, block, &sealed, cipher_there, plain) {
+                    continue;
                 }
+                if is_there {
+                    self.backing.write_at(&[IoSlice::new(&cipher)], block.cipher_start().0)?;
+                } else {
+                    self.end_at(record);
+                    self.gather.put(block, Gathered::new(held, sealed, cipher));
+                    taken += 1;
+                }
+                break;
             }
         }
         if self.writable {
@@ -189,51 +193,42 @@ impl Content {
         })
     }
 
-    /// Whether the file holds the block of a record. After a sync of the file has failed that may
-    /// be so in memory alone, until it is written once more.
-    fn shows(&self, record: &JournalRecord) -> Result<bool, VolumeError> {
-        let block = record.block;
-        if !self.writable || block.0 >= blocks_in(self.size) {
-            return Ok(false);
+    /// The entry of what the file holds at a block; `None` where it holds nothing that opens.
+    fn held(&self, block: BlockIndex) -> Result<Option<Entry>, VolumeError> {
+        if block.0 >= blocks_in(self.size) {
+            return Ok(None);
         }
         let Ok(entry) = entry_in(&*self.entry_page_uncached(block)?, block) else {
-            return Ok(false);
+            return Ok(None);
         };
-        let found = self.entry_that_opens(block, &entry, self.may_be_hole(block))?;
-        Ok(matches!(found, Some(Entry::Stored(found)) if found.current == record.sealed))
+        let authenticated = self.sealing()?.state.size;
+        let hole_allowed = self.may_be_hole(block) || block.plain_start().0 >= authenticated;
+        self.entry_that_opens(block, &entry, hole_allowed)
     }
 
-    /// The entry of what the file holds where a record's block goes, if that is what the record
-    /// asks for.
-    fn base_of(&self, record: &JournalRecord) -> Result<Option<Entry>, VolumeError> {
+    /// Whether a record counts, where the file holds `held`: it is what the record asks for.
+    fn counts(&self, record: &JournalRecord, held: &Entry) -> Result<bool, VolumeError> {
         let (block, state) = (record.block, self.sealing()?.state);
         let len = usize::from(record.sealed.len);
-        if block.0 >= blocks_in(self.size) || len > stored_len(block, self.size) {
-            return Ok(None);
+        if len > stored_len(block, self.size) {
+            return Ok(false);
         }
         // A change of size announces itself when nothing waits, and then seals the last block
         // anew: that is for whoever finishes it.
         let changing = PlainSize(state.size).min(self.size);
         if state.flags.resizing && block.0 + 1 >= blocks_in(changing) {
-            return Ok(None);
+            return Ok(false);
         }
         // It ends the file, which was to grow further. What was synced is never cut off.
         let ends_at = block.plain_start().0 + len as u64;
         if len < stored_len(block, self.size) && ends_at < self.durable.size().0 {
-            return Ok(None);
+            return Ok(false);
         }
-        let Ok(entry) = entry_in(&*self.entry_page_uncached(block)?, block) else {
-            return Ok(None);
-        };
-        let hole_allowed = self.may_be_hole(block) || block.plain_start().0 >= state.size;
-        let Some(found) = self.entry_that_opens(block, &entry, hole_allowed)? else {
-            return Ok(None);
-        };
-        Ok(Some(found).filter(|found| match (found, &record.base) {
+        Ok(match (held, &record.base) {
             (Entry::Hole, Entry::Hole) => true,
-            (Entry::Stored(found), Entry::Stored(base)) => found.current == base.current,
+            (Entry::Stored(held), Entry::Stored(base)) => held.current == base.current,
             _ => false,
-        }))
+        })
     }
 
     /// The file ends with this block where the block is shorter than its place asks for.
@@ -288,9 +283,7 @@ fn read_journal(
     let key = head.key(volume_key);
     let slots = disk.size()?.saturating_sub(slot_start(0)).div_ceil(JOURNAL_SLOT_LEN);
     for slot in 0..u32::try_from(slots).unwrap_or(u32::MAX).min(MOST_SLOTS) {
-        let mut bytes = [0; JOURNAL_RECORD_LEN];
-        disk.read_at(&mut bytes, slot_start(slot))?;
-        let Some(record) = JournalRecord::decode(&bytes, &key) else { continue };
+        let Some(record) = read_record(disk, slot, &key)? else { continue };
         let blocks = files.entry(record.file).or_default();
         blocks.entry(record.block).or_default().push((record, slot));
     }

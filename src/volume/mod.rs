@@ -8,6 +8,7 @@ mod block_ranges;
 mod check;
 mod commit;
 mod content;
+mod counted;
 mod describe;
 mod digest;
 mod directory;

@@ -168,7 +168,7 @@ impl Volume {
     }
 
     fn give_up_unsynced(&self) {
-        for (file, kept) in self.unsynced.give_up() {
+        for (file, kept) in self.unsynced.take_all() {
             self.note_unsettled(file);
             self.strand(file, kept);
         }
@@ -176,13 +176,15 @@ impl Volume {
 
     /// A file that needs recovery is opened: what it was closed with is among what is stranded.
     pub(super) fn strand_unsynced(&self, file: FileId) {
-        self.strand(file, self.unsynced.give_up_file(file));
+        if let Some((_, kept)) = self.unsynced.take(file) {
+            self.strand(file, kept);
+        }
     }
 
     /// The same for one file that nobody has open.
     pub fn note_file_sync_failed(&self, file: FileId) {
         self.note_unsettled(file);
-        self.strand(file, self.unsynced.give_up_file(file));
+        self.strand_unsynced(file);
     }
 
     /// A file is closed; of one that is not synced, so much of it is durable, and these promised
@@ -197,7 +199,7 @@ impl Volume {
     /// How far a file that is just opened, of `size` bytes, last written in `epoch`, is durable.
     pub(super) fn durable_when_opened(&self, file: FileId, epoch: u64, size: PlainSize) -> Durable {
         let unsynced = match epoch == self.epoch() {
-            true => self.unsynced.open(file),
+            true => self.unsynced.take(file),
             false => None,
         };
         match unsynced {

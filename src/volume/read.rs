@@ -12,6 +12,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, Entry, Marked, PAGE_LEN, PageIndex, PlainOffset,
     PlainSize, Sealed, blocks_in, entry_place, stored_len,
 };
+use crate::store::BackingFile;
 use crate::sys::buffer::with_scratch;
 
 impl Content {

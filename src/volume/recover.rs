@@ -13,6 +13,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainOffset, PlainSize, StateFlags, StateRecord,
     blocks_in, first_entries, first_entries_mut, stored_len,
 };
+use crate::store::BackingFile;
 use crate::sys::fail_point;
 
 impl Content {

@@ -10,6 +10,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainSize,
     StateFlags, StateRecord, blocks_in, entry_place, stored_len,
 };
+use crate::store::BackingFile;
 use crate::sys::fail_point;
 
 impl Content {

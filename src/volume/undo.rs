@@ -9,6 +9,7 @@ use super::content::Content;
 use super::error::VolumeError;
 use super::pages::{Page, entry_in, set_entry_in};
 use crate::format::{BlockIndex, ContentSum, Entry, PageIndex, PlainSize, blocks_in, entry_place};
+use crate::store::BackingFile;
 
 impl Content {
     /// After a failed write: some entries may be ahead of their data. Puts each block's entry

@@ -55,24 +55,18 @@ impl Unsynced {
         }
     }
 
-    /// How much of the file is synced, and the records that the one who opens it now has to keep;
+    /// How much of the file is synced, and its records, which whoever asks has to keep from now on;
     /// `None` if all of it is.
-    pub(super) fn open(&self, file: FileId) -> Option<(PlainSize, Vec<Kept>)> {
+    pub(super) fn take(&self, file: FileId) -> Option<(PlainSize, Vec<Kept>)> {
         let mut noted = self.lock();
         let note = noted.files.get_mut(&file)?;
         Some((note.durable, std::mem::take(&mut note.kept)))
     }
 
-    /// No sync from now on tells that the records may go, of any file.
-    pub(super) fn give_up(&self) -> Vec<(FileId, Vec<Kept>)> {
+    /// The records of all files, for whoever keeps them from now on.
+    pub(super) fn take_all(&self) -> Vec<(FileId, Vec<Kept>)> {
         let mut noted = self.lock();
         noted.files.iter_mut().map(|(file, note)| (*file, std::mem::take(&mut note.kept))).collect()
-    }
-
-    /// The same of one.
-    pub(super) fn give_up_file(&self, file: FileId) -> Vec<Kept> {
-        let mut noted = self.lock();
-        noted.files.get_mut(&file).map(|note| std::mem::take(&mut note.kept)).unwrap_or_default()
     }
 
     /// What to give to [`Self::note_synced`] after a sync of everything that begins now; `None`
@@ -116,7 +110,7 @@ mod tests {
         let unsynced = Unsynced::default();
         assert_eq!(unsynced.now(), None);
         let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
-        let find = |file| unsynced.open(file).map(|(durable, _)| durable);
+        let find = |file| unsynced.take(file).map(|(durable, _)| durable);
         unsynced.note(one, PlainSize(5), Vec::new());
         unsynced.note(two, PlainSize(6), Vec::new());
         let until = unsynced.now().unwrap();
@@ -131,7 +125,7 @@ mod tests {
     fn one_file_may_be_synced_by_itself() {
         let unsynced = Unsynced::default();
         let [one, two] = [1, 2].map(|byte| FileId([byte; 16]));
-        let find = |file| unsynced.open(file).map(|(durable, _)| durable);
+        let find = |file| unsynced.take(file).map(|(durable, _)| durable);
         unsynced.note(one, PlainSize(5), Vec::new());
         unsynced.note(two, PlainSize(6), Vec::new());
         let until = unsynced.now().unwrap();

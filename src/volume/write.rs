@@ -19,6 +19,7 @@ use crate::format::{
     BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainOffset,
     PlainSize, Sealed, StateRecord, blocks_in, entry_place, stored_len,
 };
+use crate::store::BackingFile;
 use crate::sys::buffer::with_scratch;
 
 impl Content {

@@ -10,6 +10,7 @@ use ssefs::store::memory::MemoryFile;
 use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::Durability;
 
+use super::faults::faulty;
 use super::harness::{TestVolume, pattern};
 use super::journal::die_with;
 use super::model::{Step, content, step};
@@ -24,9 +25,7 @@ fn cipher_start(block: u64) -> u64 {
 /// returns what is read, or `None` when `last` was over sooner. `settled` says whether the
 /// state record was up to date before `last`.
 fn die_in(before: &[Step], settled: bool, last: &Step, nth: u64, bytes: u64) -> Option<Vec<u8>> {
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     for step in before {
         step.apply(&file).unwrap();
@@ -238,9 +237,7 @@ fn a_lost_block_between_new_ones_is_a_hole_that_the_record_allows() {
 
 #[test]
 fn what_never_became_data_reads_as_zeros_through_a_read_only_file() {
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     file.set_size(100 * 4096).unwrap();
     // The entry arrives, its data does not.

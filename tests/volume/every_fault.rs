@@ -6,14 +6,11 @@
 //! A file of the trait retries `EINTR` and short writes by itself, as its conformance tests say;
 //! that the real one does is tested on a mount.
 
-use std::sync::Arc;
-
 use ssefs::store::SyncScope;
-use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
-use ssefs::store::memory::MemoryFile;
+use ssefs::store::faulty::{CallKind, Fault, FaultPlan};
 use ssefs::volume::{EncryptedFile, VolumeError};
 
-use super::harness::TestVolume;
+use super::faults::faulty;
 use super::model::{Step, content};
 
 const EIO: i32 = 5;
@@ -197,9 +194,7 @@ fn read(file: &EncryptedFile, what: &str) -> Vec<u8> {
 /// Fails the `nth` call; false once there is none.
 fn fail_nth(scenario: &Scenario, models: &Models, way: Way, nth: u64) -> bool {
     let what = format!("{}: call {nth}, {way:?}", scenario.name);
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     scenario.before.iter().for_each(|step| step.apply(&file).unwrap());
     plan.take_calls();
@@ -330,9 +325,7 @@ fn recovery_fails_at_every_call() {
         let models = Models::of(&scenario);
         for nth in 0.. {
             let from_then_on = nth % 2 == 1;
-            let mut volume = TestVolume::new();
-            let plan = FaultPlan::new();
-            let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+            let (mut volume, plan, backing) = faulty();
             let file = volume.open(&backing).unwrap();
             scenario.before.iter().for_each(|step| step.apply(&file).unwrap());
             scenario.then.iter().for_each(|step| step.apply(&file).unwrap());

@@ -12,6 +12,18 @@ use super::model::{Step, content, step};
 
 const ENOSPC: i32 = 28;
 
+/// A volume, and a backing file in memory that fails as planned.
+pub fn faulty() -> (TestVolume, FaultPlan, Arc<FaultyFile<MemoryFile>>) {
+    let plan = FaultPlan::new();
+    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    (TestVolume::new(), plan, backing)
+}
+
+/// How many syncs the backing file was asked for since the calls were taken last.
+pub fn syncs(plan: &FaultPlan) -> usize {
+    plan.take_calls().iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count()
+}
+
 /// Whether every block of `now` is that of `old` or that of `new`.
 fn old_or_new(now: &[u8], old: &[u8], new: &[u8]) -> bool {
     now.chunks(4096).enumerate().all(|(index, block)| {
@@ -26,9 +38,7 @@ fn old_or_new(now: &[u8], old: &[u8], new: &[u8]) -> bool {
 
 fn fail_everywhere(before: &[Step], last: &Step, from_then_on: bool) {
     for nth in 0.. {
-        let mut volume = TestVolume::new();
-        let plan = FaultPlan::new();
-        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let (mut volume, plan, backing) = faulty();
         let file = volume.open(&backing).unwrap();
         let mut old = Vec::new();
         for step in before {
@@ -100,9 +110,7 @@ fn chosen_operations_fail_cleanly() {
 
 #[test]
 fn a_failed_write_past_the_end_leaves_neither_gap_nor_length() {
-    let volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     let data = pattern(1, 400_000);
     for (round, at) in [300_000, 200_000].into_iter().enumerate() {
@@ -136,9 +144,7 @@ fn a_failed_write_past_the_end_leaves_neither_gap_nor_length() {
 
 #[test]
 fn a_block_whose_punching_failed_can_be_written_and_the_writer_die() {
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let data = pattern(1, 100 * 4096);
     let file = volume.open(&backing).unwrap();
     file.write(0, &data).unwrap();

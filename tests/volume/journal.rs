@@ -5,11 +5,12 @@ use std::fs;
 use std::sync::Arc;
 
 use ssefs::format::{JOURNAL_RECORD_LEN, JOURNAL_SLOT_LEN, journal_name, slot_start};
-use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
+use ssefs::store::faulty::{CallKind, Fault};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::{Durability, EncryptedFile};
 
+use super::faults::faulty;
 use super::harness::{TestVolume, pattern};
 use super::model::content;
 
@@ -101,9 +102,7 @@ fn a_record_that_was_not_written_whole_leaves_the_one_before_it() {
 fn a_recovery_that_breaks_off_anywhere_takes_nothing_from_the_journal() {
     let mut failures = 0;
     for nth in 0.. {
-        let mut volume = TestVolume::new();
-        let plan = FaultPlan::new();
-        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let (mut volume, plan, backing) = faulty();
         let file = volume.open(&backing).unwrap();
         file.write(0, &pattern(1, 20 * BLOCK + 7)).unwrap();
         file.sync(SyncScope::All).unwrap();
@@ -347,9 +346,7 @@ fn what_cannot_be_put_into_the_journal_is_committed_before_it_is_acknowledged() 
 /// Of what could not be written, and was told to be lost, nothing comes back later.
 #[test]
 fn what_was_given_up_is_not_in_the_journal() {
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     file.write(0, &pattern(1, 2 * BLOCK)).unwrap();
     file.sync(SyncScope::All).unwrap();

@@ -12,6 +12,7 @@ use ssefs::store::memory::MemoryFile;
 use ssefs::store::observer::{Event, FileEvent, observe};
 use ssefs::volume::{Durability, EncryptedFile};
 
+use super::faults::{faulty, syncs};
 use super::harness::{TestVolume, pattern};
 use super::journal::die_with;
 use super::model::content;
@@ -28,9 +29,7 @@ struct Synced {
 impl Synced {
     /// A file of `blocks` blocks of pattern 1, synced and then written in this epoch.
     fn new(blocks: usize) -> Self {
-        let mut volume = TestVolume::new();
-        let plan = FaultPlan::new();
-        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let (mut volume, plan, backing) = faulty();
         let file = volume.open(&backing).unwrap();
         file.write(0, &pattern(1, blocks * BLOCK)).unwrap();
         file.settle().unwrap();
@@ -53,11 +52,8 @@ impl Synced {
         self.plan.take_calls().iter().filter(|call| touches(&call.kind)).count()
     }
 
-    /// The slot of the journal, as it is.
-    fn slot(&self, number: usize) -> Vec<u8> {
-        let journals = self.volume.journals();
-        let at = slot_start(number as u32) as usize;
-        journals[0].1[at..at + JOURNAL_SLOT_LEN as usize].to_vec()
+    fn slot(&self, number: u32) -> Vec<u8> {
+        slot(&self.volume, number)
     }
 
     /// The power fails: of the backing file nothing is left that was not synced.
@@ -68,9 +64,14 @@ impl Synced {
     }
 }
 
+/// A slot of this mount's journal, as it is.
+fn slot(volume: &TestVolume, number: u32) -> Vec<u8> {
+    let at = slot_start(number) as usize;
+    volume.journals()[0].1[at..at + JOURNAL_SLOT_LEN as usize].to_vec()
+}
+
 fn with(blocks: usize, changed: &[(usize, u64)]) -> Vec<u8> {
     let mut expected = pattern(1, blocks * BLOCK);
-    expected[..BLOCK].copy_from_slice(&pattern(1, BLOCK));
     for (block, seed) in changed {
         expected[block * BLOCK..(block + 1) * BLOCK].copy_from_slice(&pattern(*seed, BLOCK));
     }
@@ -78,7 +79,7 @@ fn with(blocks: usize, changed: &[(usize, u64)]) -> Vec<u8> {
 }
 
 /// Runs `work` and counts the syncs of the journal, the only file here that is on disk.
-fn syncs(work: impl FnOnce()) -> usize {
+fn journal_syncs(work: impl FnOnce()) -> usize {
     let syncs = Rc::new(Cell::new(0));
     let counted = Rc::clone(&syncs);
     observe(Some(Box::new(move |event| {
@@ -97,9 +98,9 @@ fn one_sync_of_the_journal_makes_durable_what_waits() {
     let durable = it.backing.inner().snapshot();
     it.write(1, 2);
     it.write(3, 3);
-    let counted = syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
+    let counted = journal_syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
     assert!(counted == 1 || !cfg!(debug_assertions), "{counted} syncs");
-    let counted = syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
+    let counted = journal_syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
     assert_eq!((counted, it.touched()), (0, 0), "nothing has changed since");
     it.write(3, 4);
     assert!(it.file.sync_in_journal(SyncScope::All).unwrap());
@@ -218,7 +219,7 @@ fn a_promised_record_outlives_the_close_of_its_file() {
     let others = volume.open(&other).unwrap();
     others.write(0, &pattern(1, 9 * BLOCK)).unwrap();
     others.sync(SyncScope::All).unwrap();
-    let slot = || volume.journals()[0].1[slot_start(0) as usize..slot_start(1) as usize].to_vec();
+    let slot = || slot(&volume, 0);
     file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
     assert!(file.sync_in_journal(SyncScope::Data).unwrap());
     let promised = slot();
@@ -373,7 +374,7 @@ fn promised_records_stay_after_a_sync_of_everything_has_failed() {
 #[test]
 fn promised_records_of_a_file_that_was_open_when_a_sync_failed_stay_after_its_close() {
     let Synced { volume, backing, file, .. } = Synced::new(9);
-    let slot = || volume.journals()[0].1[slot_start(0) as usize..][..160].to_vec();
+    let slot = || slot(&volume, 0);
     file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
     assert!(file.sync_in_journal(SyncScope::Data).unwrap());
     let promised = slot();
@@ -395,7 +396,7 @@ fn promised_records_of_a_file_closed_before_go_with_the_sync_of_who_opens_it() {
         let Synced { volume, plan, backing, file } = Synced::new(9);
         file.write(BLOCK as u64, &pattern(2, BLOCK)).unwrap();
         assert!(file.sync_in_journal(SyncScope::Data).unwrap());
-        let slot = || volume.journals()[0].1[slot_start(0) as usize..][..160].to_vec();
+        let slot = || slot(&volume, 0);
         let promised = slot();
         file.settle().unwrap();
         drop(file);
@@ -467,9 +468,7 @@ fn a_sync_of_a_file_that_failed_for_one_caller_fails_for_all() {
     plan.heal();
     file.sync(SyncScope::Data).unwrap_err();
     file.set_size(BLOCK as u64 + 7).unwrap_err();
-    let calls = plan.take_calls();
-    let syncs = calls.iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
-    assert_eq!(syncs, 1, "the kernel would take the next for complete: {calls:?}");
+    assert_eq!(syncs(&plan), 1, "the kernel would take the next for complete");
 }
 
 /// What the earlier mount promised is not for this one to lose.
@@ -488,7 +487,5 @@ fn a_mount_without_barriers_syncs_what_it_takes_from_a_journal() {
     let recovering = Arc::new(FaultyFile::new(durable, &plan));
     let file = volume.open(&recovering).unwrap();
     assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
-    let calls = plan.take_calls();
-    let syncs = calls.iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
-    assert_eq!(syncs, 4, "what is there, entries, blocks, the record of the new epoch");
+    assert_eq!(syncs(&plan), 4, "what is there, entries, blocks, the record of the new epoch");
 }

@@ -9,6 +9,7 @@ use ssefs::store::SyncScope;
 use ssefs::store::memory::MemoryFile;
 use ssefs::volume::EncryptedFile;
 
+use super::faults::faulty;
 use super::harness::{TestVolume, pattern};
 
 /// What may be done to a file.
@@ -240,10 +241,8 @@ fn a_sparse_file_past_4_tib_costs_little() {
 
 #[test]
 fn a_small_new_file_takes_one_write_and_none_at_close() {
-    use ssefs::store::faulty::{CallKind, FaultPlan, FaultyFile};
-    let volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    use ssefs::store::faulty::CallKind;
+    let (volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     plan.take_calls();
     file.write(0, &pattern(1, 4000)).unwrap();

@@ -4,11 +4,12 @@
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex};
 
-use ssefs::store::faulty::{CallKind, Fault, FaultPlan, FaultyFile};
+use ssefs::store::faulty::{CallKind, Fault, FaultPlan};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::EncryptedFile;
 
+use super::faults::{faulty, syncs};
 use super::harness::{TestVolume, pattern};
 use super::model::content;
 
@@ -31,9 +32,7 @@ struct Traced {
 impl Traced {
     /// A file of an earlier epoch, all durable, that this epoch has not changed yet.
     fn with(plain: &[u8]) -> Self {
-        let mut volume = TestVolume::new();
-        let plan = FaultPlan::new();
-        let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+        let (mut volume, plan, backing) = faulty();
         let file = volume.open(&backing).unwrap();
         file.write(0, plain).unwrap();
         file.sync(SyncScope::All).unwrap();
@@ -308,9 +307,7 @@ impl BackingFile for Gate {
 
 #[test]
 fn after_a_failed_sync_no_later_one_succeeds_until_the_file_is_opened_anew() {
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     let old = pattern(1, 3 * 4096);
     file.write(0, &old).unwrap();
@@ -336,9 +333,7 @@ fn after_a_failed_sync_no_later_one_succeeds_until_the_file_is_opened_anew() {
 
 #[test]
 fn a_file_closed_unsynced_keeps_what_was_synced_of_it() {
-    let mut volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (mut volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
     file.write(0, &pattern(1, 2 * 4096)).unwrap();
     file.sync(SyncScope::All).unwrap();
@@ -348,9 +343,6 @@ fn a_file_closed_unsynced_keeps_what_was_synced_of_it() {
     plan.take_calls();
     let file = volume.open(&backing).unwrap();
     file.write(0, &pattern(3, 4096)).unwrap();
-    let syncs = |plan: &FaultPlan| {
-        plan.take_calls().iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count()
-    };
     assert_eq!(syncs(&plan), 1, "the block may be in flight");
     assert!(file.has_gathered());
     file.sync(SyncScope::All).unwrap();
@@ -369,9 +361,7 @@ fn a_file_closed_unsynced_keeps_what_was_synced_of_it() {
 /// has to know how it was left.
 #[test]
 fn a_file_that_has_ended_may_be_opened_anew_before_it_is_dropped() {
-    let volume = TestVolume::new();
-    let plan = FaultPlan::new();
-    let backing = Arc::new(FaultyFile::new(MemoryFile::new(), &plan));
+    let (volume, plan, backing) = faulty();
     let ended = volume.open(&backing).unwrap();
     ended.write(0, &pattern(1, 2 * 4096)).unwrap();
     ended.sync(SyncScope::All).unwrap();
@@ -381,16 +371,14 @@ fn a_file_that_has_ended_may_be_opened_anew_before_it_is_dropped() {
     plan.take_calls();
     let file = volume.open(&backing).unwrap();
     file.write(0, &pattern(3, 4096)).unwrap();
-    let syncs =
-        || plan.take_calls().iter().filter(|call| matches!(call.kind, CallKind::Sync(_))).count();
-    assert_eq!(syncs(), 1, "the block may be in flight");
+    assert_eq!(syncs(&plan), 1, "the block may be in flight");
     file.sync(SyncScope::All).unwrap();
     file.end();
     plan.take_calls();
     drop(ended);
     let anew = volume.open(&backing).unwrap();
     anew.write(0, &pattern(4, 4096)).unwrap();
-    assert_eq!(syncs(), 0, "all of it is durable");
+    assert_eq!(syncs(&plan), 0, "all of it is durable");
     plan.add(Fault::at(0, 5).of(CallKind::Sync(SyncScope::Data)));
     anew.sync(SyncScope::Data).unwrap_err();
     anew.end();

@@ -2,6 +2,7 @@
 //! time to time.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -73,7 +74,7 @@ impl Pass<'_> {
             let syncing = scope.spawn(|| self.keep_syncing(ended));
             let passed = crew.run(&Rewrapping(task));
             drop(done);
-            (passed, syncing.join().unwrap_or(Ok(())))
+            (passed, syncing.join().unwrap_or_else(|panic| resume_unwind(panic)))
         });
         // The kernel tells of it once: the sync at the end would succeed.
         let failure = failure.or_else(|| synced.err().map(|it| Failure::new(Exit::Backing, it)));
