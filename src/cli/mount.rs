@@ -103,6 +103,8 @@ impl Request {
                 checked_by_kernel,
                 acl: options.acl,
                 ttl: options.ttl,
+                idle_files: idle_files(&options),
+                idle_age: options.cache_ttl,
             },
             unlock: UnlockPlan {
                 backing,
@@ -166,6 +168,15 @@ pub fn mount(request: &Request) -> Outcome {
     }
 }
 
+/// Files that are closed hold their DEKs for as long as they stay open underneath: no more of them
+/// than may be cached, and none where DEKs are not to be remembered for that long.
+fn idle_files(options: &MountOptions) -> usize {
+    match options.cache_ttl >= IDLE_TIME {
+        true => IDLE_FILES.min(options.cache_entries),
+        false => 0,
+    }
+}
+
 fn exit_code(outcome: &Outcome) -> i32 {
     outcome.as_ref().err().map_or(Exit::Ok, |failure| failure.exit).code().into()
 }
@@ -202,6 +213,11 @@ fn absolute(path: PathBuf) -> Outcome<PathBuf> {
     std::path::absolute(&path)
         .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))
 }
+
+/// Enough for what programs open again and again, in some 8 MiB of memory.
+const IDLE_FILES: usize = 1024;
+/// No longer than this does a file stay open that nobody uses.
+const IDLE_TIME: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use signal_hook::iterator::{Handle as SignalHandle, Signals};
 use super::exit::{Exit, Failure, Outcome};
 use super::mount::Request;
 use super::unlock::{now, unlock};
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, FsOptions};
 use crate::fuse::{Detached, KernelCache, Session, Stopper};
 use crate::store::tree::DiskTree;
 use crate::sys::{locked, process};
@@ -35,7 +35,7 @@ pub struct Daemon {
 impl Daemon {
     /// Unlocks the volume and mounts it.
     pub fn start(request: &Request) -> Outcome<Self> {
-        prepare_process();
+        let most_open = prepare_process();
         let backing = &request.unlock.backing;
         let tree = DiskTree::open(backing).map_err(|error| {
             Failure::new(Exit::Backing, format!("{}: {error}", backing.display()))
@@ -49,7 +49,9 @@ impl Daemon {
         // From here on a signal waits for the thread that handles it.
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|error| Failure::new(Exit::Other, error))?;
-        let fs = FileSystem::new(Arc::clone(&volume), Arc::clone(&tree), request.fs.clone())
+        let idle_files = request.fs.idle_files.min(most_open / IDLE_SHARE);
+        let options = FsOptions { idle_files, ..request.fs.clone() };
+        let fs = FileSystem::new(Arc::clone(&volume), Arc::clone(&tree), options)
             .map_err(|error| Failure::new(Exit::Backing, error))?;
         let fs = Arc::new(fs);
         let session = match Session::start(Arc::clone(&fs), &request.plan) {
@@ -106,11 +108,13 @@ fn settle(fs: &FileSystem, tree: &DiskTree, volume: &Volume) -> Outcome {
     ended
 }
 
-fn prepare_process() {
+/// Returns how many files may be open.
+fn prepare_process() -> usize {
     process::clear_umask();
-    if let Err(error) = process::raise_open_files_limit() {
+    let most_open = process::raise_open_files_limit().unwrap_or_else(|error| {
         log::debug!("open files: {error}");
-    }
+        0
+    });
     if rustix::process::geteuid().is_root() {
         match process::lock_all_memory() {
             Ok(true) => {}
@@ -118,6 +122,7 @@ fn prepare_process() {
             Err(error) => log::debug!("memory other than keys is not locked: {error}"),
         }
     }
+    usize::try_from(most_open).unwrap_or(usize::MAX)
 }
 
 fn warn_of_swap() {
@@ -211,6 +216,8 @@ fn survive(part: &str, work: impl FnOnce()) {
     }
 }
 
+/// Files that nobody uses take no more than this part of the descriptors.
+const IDLE_SHARE: usize = 8;
 /// What was written and nobody has synced is durable after this time.
 const SYNC_EVERY: Duration = Duration::from_secs(30);
 const FLUSH_EVERY: Duration = Duration::from_secs(1);

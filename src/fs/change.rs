@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(fx.content(file), b"0123\0\0");
         fx.fs.release(handle).unwrap();
         assert!(set(u64::MAX, None).unwrap_err().is(Errno::FBIG));
-        assert_eq!(fx.fs.open.len(), 0);
+        assert_eq!(fx.in_use(), 0);
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl FileSystem {
         let site = self.site(caller, parent, name)?;
         let mode = self.mode_in(&site, mode, umask);
         let seen = self.nodes.renames().seen();
-        let opened = self.tree.create_file(&site.directory, name, OpenFlags::READ_WRITE, mode);
+        let open = || self.tree.create_file(&site.directory, name, OpenFlags::READ_WRITE, mode);
+        let opened = self.with_room(open);
         let disk: Arc<DiskFile> = match opened.at(parent) {
             Ok(fd) => Arc::new(fd.into()),
             Err(error) if error.is(Errno::EXIST) && flags & libc::O_EXCL == 0 => {
@@ -115,6 +116,7 @@ impl FileSystem {
             Err(error) => {
                 let _ = undo(&site);
                 let (object, kind) = (ObjectId::of(&stat), stat.kind());
+                self.open.let_go(object);
                 let target = Target { object, kind, pinned: None };
                 self.nodes.removed(parent, name, target);
                 self.nodes.forget(entry.node, 1);
@@ -152,7 +154,7 @@ impl FileSystem {
         mode: OpenMode,
     ) -> Result<Opened, FsError> {
         self.resized.made(ObjectId::of(stat));
-        let used = self.open.claim(node, ObjectId::of(stat));
+        let used = self.claim(node, ObjectId::of(stat))?;
         let caller = site.caller;
         {
             let _alone = used.inode().open_alone();
@@ -182,7 +184,8 @@ impl FileSystem {
         undo: impl Fn(&Site<'_>) -> io::Result<()>,
     ) -> Result<Entry, FsError> {
         let seen = self.nodes.renames().seen();
-        let made = self.tree.locate(&site.directory, site.name).map(Reached::Named);
+        let locate = || self.tree.locate(&site.directory, site.name);
+        let made = self.with_room(locate).map(Reached::Named);
         let owned = made.and_then(|made| self.give(site, &made, mode));
         let stat = self.or_undo(site, owned, &undo)?;
         self.enter(site.parent, &site.directory, site.name, stat, seen)

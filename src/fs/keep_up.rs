@@ -73,9 +73,16 @@ impl ClosedUnsynced {
 }
 
 impl FileSystem {
-    /// Commits what has been gathered for some seconds; with `sync_all` also syncs what has not
-    /// been. To be called every second, and with `sync_all` every half a minute.
+    /// Closes idle files, commits what has been gathered for some seconds,
+    /// and with `sync_all` also syncs what has not been. To be called every second, and with
+    /// `sync_all` every half a minute.
     pub fn keep_up(&self, sync_all: bool) {
+        if sync_all {
+            // One sync of everything is for all that are closed, and none for those that are open.
+            self.open.close_all_idle();
+        } else {
+            self.open.close_idle();
+        }
         if self.is_read_only() {
             return;
         }
@@ -118,7 +125,11 @@ impl FileSystem {
     pub(super) fn sync_file_system(&self) -> Result<(), FsError> {
         let _alone = lock(&self.closed_unsynced.syncing);
         let synced = self.tree.sync_file_system().at(NodeId::ROOT);
-        synced.inspect_err(|_| self.volume.note_sync_failed())
+        synced.inspect_err(|_| {
+            // So that the volume knows of them: an idle file is as a closed one.
+            self.open.close_all_idle();
+            self.volume.note_sync_failed();
+        })
     }
 
     /// A use of a file has ended, perhaps the last one.
@@ -150,11 +161,17 @@ impl FileSystem {
     }
 
     fn sync_object(&self, object: ObjectId) -> Result<(), FsError> {
-        if let Some(used) = self.open.find(object) {
-            if used.inode().file().is_unsynced() {
-                self.sync_inode(used.inode(), SyncScope::Data)?;
+        match self.open.find_or_wake(object) {
+            Some(used) if used.inode().file().is_writable() => {
+                if used.inode().file().is_unsynced() {
+                    self.sync_inode(used.inode(), SyncScope::Data)?;
+                }
+                return Ok(());
             }
-            return Ok(());
+            // What was written before it was opened for reading is among the closed ones, and how
+            // that fares is for who opens it anew.
+            Some(used) => used.inode().give_up(),
+            None => {}
         }
         let Some(node) = self.nodes.node_of(object) else { return Ok(()) };
         if let Some(noted) = self.closed_unsynced.find(object) {

@@ -164,6 +164,35 @@ fn a_disabled_key_refuses_openings_at_once_and_open_handles_soon() {
 }
 
 #[test]
+fn a_file_that_nobody_uses_is_closed_when_its_key_is_looked_after() {
+    let it = Kms::new();
+    let file = it.fx.create(NodeId::ROOT, "file", b"figures");
+    let handle = it.opens(ROOT_CALLER, file).unwrap();
+    it.fx.fs.release(handle).unwrap();
+    assert_eq!(it.fx.fs.open.len(), 1, "it is idle");
+    it.kms.disable_key(&it.own, &it.key).unwrap();
+    assert_eq!(it.opens(ROOT_CALLER, file), Err(Errno::NOKEY));
+    it.fx.fs.withdraw_unusable(|_| panic!("nobody has it open"));
+    assert_eq!(it.fx.fs.open.len(), 0);
+    assert_eq!(it.fx.fs.statistics_report().dek_cache.entries, 0);
+}
+
+/// Nobody who is refused keeps the key of a file in memory.
+#[test]
+fn an_opening_that_is_refused_does_not_keep_a_file_open() {
+    let it = Kms::new();
+    let file = it.fx.create(NodeId::ROOT, "file", b"figures");
+    let handle = it.opens(ROOT_CALLER, file).unwrap();
+    it.fx.fs.release(handle).unwrap();
+    for _ in 0..2 {
+        assert_eq!(it.fx.fs.open.len(), 1, "it is idle");
+        assert_eq!(it.opens(USER, file), Err(Errno::ACCESS));
+        it.fx.fs.keep_up(false);
+    }
+    assert_eq!(it.fx.fs.open.len(), 0);
+}
+
+#[test]
 fn a_withdrawn_file_that_is_closed_opens_after_a_remount() {
     let it = Kms::new();
     let file = it.fx.create(NodeId::ROOT, "file", b"");

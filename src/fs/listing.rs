@@ -21,7 +21,7 @@ impl FileSystem {
     pub fn open_directory(&self, _: Caller, node: NodeId) -> Result<Opened, FsError> {
         self.counters.count(|counts| &counts.directories_opened);
         let directory = self.directory(node)?;
-        let stream = Mutex::new(self.tree.read_dir(&directory).at(node)?);
+        let stream = Mutex::new(self.with_room(|| self.tree.read_dir(&directory)).at(node)?);
         let handle = self.listings.insert(DirectoryHandle { node, directory, stream });
         Ok(Opened { handle, keep_cache: true })
     }
@@ -61,7 +61,7 @@ impl FileSystem {
     pub fn sync_directory(&self, handle: Handle, _data_only: bool) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.syncs);
         let listing = self.listing(handle)?;
-        self.tree.sync_dir(&listing.directory).at(listing.node)
+        self.with_room(|| self.tree.sync_dir(&listing.directory)).at(listing.node)
     }
 
     fn listing(&self, handle: Handle) -> Result<Arc<DirectoryHandle>, FsError> {

@@ -104,7 +104,7 @@ impl FileSystem {
             daemon: Daemon::of_this_process(),
             nodes: NodeTable::new(object),
             directories: DirectoryCache::new(root),
-            open: Arc::new(OpenTable::new()),
+            open: Arc::new(OpenTable::new(options.idle_files)),
             files: HandleTable::new(),
             listings: HandleTable::new(),
             counters: Counters::default(),
@@ -132,6 +132,8 @@ impl FileSystem {
     /// Refuses or allows changes from now on.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only || self.volume.read_only(), Ordering::Release);
+        // They are open for writing, which keeps what lies below from being made read-only.
+        self.open.close_all_idle();
     }
 
     /// Whether changes are refused.
@@ -163,6 +165,8 @@ fn check_old_name(parent: NodeId, name: &OsStr) -> Result<(), FsError> {
     if is_metadata(parent, name) { refused(parent, Errno::NOENT) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod idle_tests;
 #[cfg(test)]
 mod kms_tests;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::error::{At, is_errno, refused};
 use super::nodes::{ObjectId, Target};
 use super::pinned::Pinned;
+use super::reach::lacks_descriptors;
 use super::{Entry, FileSystem, FsError, NodeId, check_new_name, check_old_name};
 use crate::store::tree::{DirFd, FileKind, RenameMode};
 use crate::sys::fail_point;
@@ -119,7 +120,7 @@ impl FileSystem {
 
     /// What a name leads to, pinned if that can be.
     fn target(&self, directory: &Arc<DirFd>, name: &OsStr) -> io::Result<Target> {
-        let located = match self.tree.locate(directory, name) {
+        let located = match self.with_room(|| self.tree.locate(directory, name)) {
             Ok(located) => located,
             Err(error) if lacks_descriptors(&error) => {
                 let stat = self.tree.stat(directory, name)?;
@@ -134,7 +135,8 @@ impl FileSystem {
             Some(Pinned::Other(located))
         } else {
             let known = self.nodes.node_of(object).and_then(|node| self.directories.find(node));
-            let opened = || self.tree.open_dir(directory, name).ok().map(Arc::new);
+            let open = || self.tree.open_dir(directory, name);
+            let opened = || self.with_room(open).ok().map(Arc::new);
             known.or_else(opened).map(Pinned::Directory)
         };
         Ok(Target { object, kind, pinned })
@@ -146,12 +148,9 @@ impl FileSystem {
         {
             self.directories.remove(node);
         }
+        self.open.let_go(target.object);
         self.nodes.removed(parent, name, target);
     }
-}
-
-fn lacks_descriptors(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOMEM].iter().any(|errno| is_errno(error, *errno))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::handles::FileHandle;
 use super::nodes::ObjectId;
 use super::open_table::{InodeUse, OpenInode};
 use super::pinned::{Pinned, Reached};
+use super::reach::pause;
 use super::{FileSystem, FsError, Handle, NodeId, Opened, Wanted};
 use crate::format::{CipherOffset, KeyId, plain_size};
 use crate::keys::{Access, Caller, Operation};
@@ -152,7 +153,7 @@ impl FileSystem {
             FileKind::Symlink => return refused(node, Errno::LOOP),
             _ => return refused(node, Errno::NXIO),
         }
-        let used = self.open.claim(node, object);
+        let used = self.claim(node, object)?;
         let inode = Arc::clone(used.inode());
         let _alone = inode.open_alone();
         self.check_permitted(caller, node, wanted)?;
@@ -178,7 +179,40 @@ impl FileSystem {
         if purpose == Purpose::Write {
             self.prepare_write(caller, &inode, key_id)?;
         }
+        inode.note_opened();
         Ok(used)
+    }
+
+    /// One more use of the object of a node. Where that is idle, and its backing file is not the
+    /// one of that name any more or not as it was left, it is closed, to be opened anew.
+    pub(super) fn claim(&self, node: NodeId, object: ObjectId) -> Result<InodeUse, FsError> {
+        for round in 0.. {
+            if let Some(used) = self.open.claim(node, object) {
+                let inode = Arc::clone(used.inode());
+                let _alone = inode.open_alone();
+                if !inode.is_idle() || !inode.is_given_up() && self.awakes(node, &inode)? {
+                    return Ok(used);
+                }
+            }
+            pause(round);
+        }
+        unreachable!("it goes on until it returns")
+    }
+
+    fn awakes(&self, node: NodeId, inode: &OpenInode) -> Result<bool, FsError> {
+        let by_pin = |pinned: Arc<Pinned>| pinned.located().stat();
+        let stat = self.by_name(node, by_pin, |directory, name| {
+            let stat = self.tree.stat(directory, name)?;
+            Ok((stat, stat))
+        });
+        let age = self.options.idle_age;
+        let awakes = stat.as_ref().is_ok_and(|stat| inode.is_as_left(node, stat, age));
+        if awakes {
+            inode.note_awake()
+        } else {
+            inode.give_up()
+        }
+        stat.map(|_| awakes)
     }
 
     /// Sees to it that the file has a DEK, because it will be written.
@@ -231,9 +265,10 @@ impl FileSystem {
     ) -> Result<(DiskFile, Stat), FsError> {
         let (fd, stat) = self.by_name(
             node,
-            |pinned: Arc<Pinned>| pinned.located().reopen_with_stat(flags),
+            |pinned: Arc<Pinned>| self.with_room(|| pinned.located().reopen_with_stat(flags)),
             |directory, name| {
-                let (fd, stat) = self.tree.open_file_with_stat(directory, name, flags)?;
+                let open = || self.tree.open_file_with_stat(directory, name, flags);
+                let (fd, stat) = self.with_room(open)?;
                 Ok(((fd, stat), stat))
             },
         )?;
@@ -338,7 +373,7 @@ mod tests {
             fx.fs.release(handle).unwrap();
             assert!(fx.fs.release(handle).unwrap_err().is(Errno::BADF));
         }
-        assert_eq!((fx.fs.open.len(), fx.fs.files.len()), (0, 0));
+        assert_eq!((fx.in_use(), fx.fs.files.len()), (0, 0));
     }
 
     #[test]
@@ -347,7 +382,7 @@ mod tests {
         let file = fx.create(NodeId::ROOT, "file", b"start");
         std::fs::write(fx.backing("file"), b"foreign bytes").unwrap();
         assert!(fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap_err().is(Errno::IO));
-        assert_eq!((fx.fs.open.len(), fx.fs.files.len()), (0, 0));
+        assert_eq!((fx.in_use(), fx.fs.files.len()), (0, 0));
     }
 
     #[test]
@@ -415,7 +450,7 @@ mod tests {
     fn unlinked_files_stay_usable_until_forgotten() {
         let fx = Fixture::new();
         let file = fx.create(NodeId::ROOT, "file", b"text");
-        let before = fx.open_descriptors();
+        let before = fx.in_use() + fx.open_descriptors();
         fx.fs.unlink(NodeId::ROOT, os("file")).unwrap();
         assert_eq!(fx.content(file), b"text", "opened anew");
         let attributes = fx.fs.attributes(file, None).unwrap();
@@ -423,7 +458,7 @@ mod tests {
         fx.create(NodeId::ROOT, "file", b"another");
         assert_eq!(fx.content(file), b"text");
         fx.fs.forget(file, 1);
-        assert_eq!(fx.open_descriptors(), before);
+        assert_eq!(fx.in_use() + fx.open_descriptors(), before);
         assert!(fx.fs.attributes(file, None).unwrap_err().is(Errno::STALE));
     }
 }

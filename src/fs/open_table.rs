@@ -1,9 +1,15 @@
 //! Files that are open: one entry for each object, shared by all its handles, so that there is
-//! one size, one set of locks and one DEK. An entry is there for as long as somebody uses it.
+//! one size, one set of locks and one DEK. An entry is there for as long as somebody uses it, and
+//! idle for a moment longer: programs open the same files again and again, and what is open
+//! already need not be opened, read and unlocked anew. But the key's provider is asked at each
+//! opening, and whether the backing file is where and as it was left.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, TryLockError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use super::error::At;
 use super::locks::{lock, read, write};
@@ -15,7 +21,18 @@ use crate::volume::{EncryptedFile, VolumeError};
 
 /// All open files, by object.
 pub struct OpenTable {
-    shards: Box<[Mutex<HashMap<ObjectId, Entry>>]>,
+    shards: Box<[Mutex<Shard>]>,
+    /// So many idle files a shard has at most.
+    idle_in_shard: usize,
+}
+
+struct Shard {
+    used: HashMap<ObjectId, Entry>,
+    /// Files that nobody uses, the one longest unused first to go.
+    idle: LruCache<ObjectId, Arc<OpenInode>>,
+    /// Files that were closed after the only use of them, the latest last. Who reads or makes a
+    /// whole tree comes back to none of its files soon: only what is used again is kept.
+    seen: VecDeque<ObjectId>,
 }
 
 /// An object that is open, or about to be.
@@ -37,10 +54,23 @@ pub struct OpenInode {
     bare: AtomicBool,
     /// Where the file ends, as far as writes and cuts have told.
     end: AtomicU64,
+    /// The backing file as it was when it was opened, or last settled, with the time of its last
+    /// change of any kind.
+    left: AtomicU64,
+    /// How often the file had changed it by then.
+    left_after: AtomicU64,
+    /// It has been idle, and nobody has seen since that its backing file is as it was left.
+    idle: AtomicBool,
+    /// It has been idle ever.
+    often: AtomicBool,
+    /// It is closed when nobody uses it any more.
+    given_up: AtomicBool,
+    /// How often idle files were closed since somebody opened it.
+    rounds: AtomicU8,
 }
 
-/// One use of an open file; the last one that is dropped closes it. The file is not closed, and
-/// opened anew beside it, while a use is held.
+/// One use of an open file; after the last one it is closed, at once or in a moment. The file is
+/// not closed, and opened anew beside it, while a use is held.
 pub struct InodeUse {
     table: Arc<OpenTable>,
     inode: Arc<OpenInode>,
@@ -54,39 +84,94 @@ struct Entry {
 struct Ready {
     file: EncryptedFile,
     disk: RwLock<Arc<DiskFile>>,
+    since: Instant,
 }
 
 impl OpenTable {
-    /// With no open files.
-    pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    /// With no open files. Of those that nobody uses any more it keeps up to `idle` open.
+    pub fn new(idle: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
+        Self { shards, idle_in_shard: idle / SHARDS }
     }
 
-    /// One more use of the object; it is opened by the first who then calls
-    /// [`OpenInode::open_once`].
-    pub fn claim(self: &Arc<Self>, node: NodeId, object: ObjectId) -> InodeUse {
+    /// One more use of the object, which its user opens if nobody has. An idle one is to be
+    /// looked at first. `None` while one is still used that was given up when it was looked at:
+    /// uses of it must come to an end, and then it is closed.
+    pub fn claim(self: &Arc<Self>, node: NodeId, object: ObjectId) -> Option<InodeUse> {
         let mut shard = lock(self.shard(object));
+        shard.wake(object);
         let entry = shard
+            .used
             .entry(object)
             .or_insert_with(|| Entry { inode: Arc::new(OpenInode::new(node, object)), users: 0 });
-        self.used(entry)
+        let is_ending = entry.users > 0 && entry.inode.is_idle() && entry.inode.is_given_up();
+        (!is_ending).then(|| self.used(entry))
     }
 
-    /// One more use of the object, if it is open.
+    /// One more use of the object, if somebody has it open.
     pub fn find(self: &Arc<Self>, object: ObjectId) -> Option<InodeUse> {
         let mut shard = lock(self.shard(object));
-        shard.get_mut(&object).filter(|entry| entry.inode.is_ready()).map(|it| self.used(it))
+        let entry = shard.used.get_mut(&object);
+        entry.filter(|entry| entry.inode.is_in_use()).map(|it| self.used(it))
     }
 
-    /// One more use of each file that is open at this time.
+    /// One more use of the object, if it is open, be it idle.
+    pub fn find_or_wake(self: &Arc<Self>, object: ObjectId) -> Option<InodeUse> {
+        let mut shard = lock(self.shard(object));
+        shard.wake(object);
+        let entry = shard.used.get_mut(&object);
+        entry.filter(|entry| entry.inode.is_ready()).map(|it| self.used(it))
+    }
+
+    /// One more use of each file that somebody has open at this time.
     pub fn all(self: &Arc<Self>) -> Vec<InodeUse> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let ready = shard.values_mut().filter(|entry| entry.inode.is_ready());
+            let ready = shard.used.values_mut().filter(|entry| entry.inode.is_in_use());
             all.extend(ready.map(|entry| self.used(entry)));
         }
         all
+    }
+
+    /// The object has lost a name: it is closed as soon as nobody uses it, so that its space is
+    /// free if that was its last one.
+    pub fn let_go(&self, object: ObjectId) {
+        let mut shard = lock(self.shard(object));
+        if let Some(entry) = shard.used.get(&object) {
+            entry.inode.give_up();
+        }
+        let closed = shard.idle.pop(&object).inspect(|inode| inode.end());
+        // Its number may be another object's soon.
+        shard.seen.retain(|seen| *seen != object);
+        drop(shard);
+        drop(closed);
+    }
+
+    /// Closes idle files that nobody has opened since the last time but one.
+    pub fn close_idle(&self) {
+        self.close_where(|inode| inode.rounds.fetch_add(1, Ordering::Relaxed) >= ROUNDS_KEPT);
+    }
+
+    /// Closes all idle files.
+    pub fn close_all_idle(&self) {
+        self.close_where(|_| true);
+    }
+
+    fn close_where(&self, close: impl Fn(&OpenInode) -> bool) {
+        for shard in &self.shards {
+            let due: Vec<_> = {
+                let shard = lock(shard);
+                let due = shard.idle.iter().filter(|(_, inode)| close(inode));
+                due.map(|(object, _)| *object).collect()
+            };
+            for object in due {
+                let mut shard = lock(shard);
+                let closed = shard.idle.pop(&object).inspect(|inode| inode.end());
+                drop(shard);
+                drop(closed);
+            }
+        }
     }
 
     fn used(self: &Arc<Self>, entry: &mut Entry) -> InodeUse {
@@ -94,14 +179,60 @@ impl OpenTable {
         InodeUse { table: Arc::clone(self), inode: Arc::clone(&entry.inode) }
     }
 
-    /// How many objects are open.
+    /// How many objects are open, with those that are idle.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        let len = |shard: MutexGuard<'_, Shard>| shard.used.len() + shard.idle.len();
+        self.shards.iter().map(|shard| len(lock(shard))).sum()
     }
 
-    fn shard(&self, object: ObjectId) -> &Mutex<HashMap<ObjectId, Entry>> {
+    fn shard(&self, object: ObjectId) -> &Mutex<Shard> {
         let place = object.ino % SHARDS as u64;
         &self.shards[usize::try_from(place).expect("less than the number of shards")]
+    }
+}
+
+impl Shard {
+    fn new() -> Self {
+        let (used, idle) = (HashMap::new(), LruCache::unbounded());
+        Self { used, idle, seen: VecDeque::new() }
+    }
+
+    /// Whether the object was closed after a use of it lately; if not, it is one that was from now
+    /// on. Of `most` this is known.
+    fn has_seen(&mut self, object: ObjectId, most: usize) -> bool {
+        if self.seen.contains(&object) {
+            return true;
+        }
+        if self.seen.len() >= most {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(object);
+        false
+    }
+
+    /// Takes a file that nobody uses any more; the one that makes room for it is to be closed.
+    fn rest(
+        &mut self,
+        object: ObjectId,
+        inode: Arc<OpenInode>,
+        most: usize,
+    ) -> Option<Arc<OpenInode>> {
+        inode.idle.store(true, Ordering::Release);
+        inode.often.store(true, Ordering::Relaxed);
+        // Who gives it a capability does not look for idle files.
+        inode.set_bare(false);
+        self.idle.put(object, inode);
+        let is_full = self.idle.len() > most;
+        is_full.then(|| self.idle.pop_lru()).flatten().map(|(_, inode)| inode)
+    }
+
+    /// Puts an idle file among the used ones, for somebody who is about to use it.
+    fn wake(&mut self, object: ObjectId) {
+        if !self.idle.is_empty()
+            && let Some(inode) = self.idle.pop(&object)
+        {
+            self.used.insert(object, Entry { inode, users: 0 });
+        }
     }
 }
 
@@ -118,6 +249,12 @@ impl OpenInode {
             was_read: AtomicBool::new(false),
             bare: AtomicBool::new(false),
             end: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            left_after: AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+            often: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            rounds: AtomicU8::new(0),
         }
     }
 
@@ -165,10 +302,11 @@ impl OpenInode {
 
     /// Puts what was opened in place; only under [`Self::open_alone`], and once.
     pub fn set_ready(&self, file: EncryptedFile, disk: Arc<DiskFile>, stat: &Stat) {
-        self.stamp.store(stamp(stat), Ordering::Relaxed);
         self.end.store(file.size(), Ordering::Relaxed);
-        let fresh = self.ready.set(Ready { file, disk: RwLock::new(disk) });
+        let ready = Ready { file, disk: RwLock::new(disk), since: Instant::now() };
+        let fresh = self.ready.set(ready);
         assert!(fresh.is_ok(), "openers exclude each other and look first");
+        self.note_left(stat);
     }
 
     /// Takes a backing file that may be written; only under [`Self::open_alone`].
@@ -255,7 +393,12 @@ impl OpenInode {
             let _modifying = lock(&self.modifying);
             if self.file().is_settled(in_use) {
                 let stat = self.disk().stat().at(self.node)?;
-                self.stamp.store(stamp(&stat), Ordering::Relaxed);
+                if self.file().changes() == self.left_after.load(Ordering::Relaxed) {
+                    // If it looks different, somebody else has changed it.
+                    self.stamp.store(stamp(&stat), Ordering::Relaxed);
+                } else {
+                    self.note_left(&stat);
+                }
                 return Ok(());
             }
         }
@@ -273,13 +416,71 @@ impl OpenInode {
         // Whatever `stat` says: without it the file would not open again.
         write(self.file())?;
         let (before, after) = (before?, disk.stat().at(self.node)?);
-        self.stamp.store(stamp(&after), Ordering::Relaxed);
+        self.note_left(&after);
         if after.mtime == before.mtime {
             return Ok(());
         }
         self.stamp.store(stamp(&Stat { mtime: before.mtime, ..after }), Ordering::Relaxed);
         let mtime = TimeSet::At { secs: before.mtime.secs, nanos: before.mtime.nanos };
-        disk.set_times(TimeSet::Omit, mtime).at(self.node)
+        disk.set_times(TimeSet::Omit, mtime).at(self.node)?;
+        self.note_left(&disk.stat().at(self.node)?);
+        Ok(())
+    }
+
+    fn note_left(&self, stat: &Stat) {
+        self.stamp.store(stamp(stat), Ordering::Relaxed);
+        self.left.store(mark(stat), Ordering::Relaxed);
+        self.left_after.store(self.file().changes(), Ordering::Relaxed);
+    }
+
+    /// Whether it was idle, and is to be looked at before it is used.
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    /// Whether an idle file may be used again: it was opened less than `age` ago, and `stat` is
+    /// what it was left as. `node` is the number that it is known by now.
+    pub fn is_as_left(&self, node: NodeId, stat: &Stat, age: Duration) -> bool {
+        let is_same = self.node == node && self.object == ObjectId::of(stat);
+        is_same
+            && mark(stat) == self.left.load(Ordering::Relaxed)
+            && self.ready().since.elapsed() < age
+    }
+
+    /// It is as it was left, and in use again; only under [`Self::open_alone`].
+    pub fn note_awake(&self) {
+        self.idle.store(false, Ordering::Release);
+    }
+
+    /// Somebody was allowed to open it.
+    pub fn note_opened(&self) {
+        self.rounds.store(0, Ordering::Relaxed);
+    }
+
+    /// Has it closed as soon as nobody uses it.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether it is closed as soon as nobody uses it.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.is_ready() && !self.is_idle()
+    }
+
+    /// Whether it may be idle. Of what it keeps in memory there is little then.
+    fn rests(&self) -> bool {
+        !self.is_given_up() && self.ready.get().is_some_and(|ready| ready.file.rest())
+    }
+
+    /// Tells how the file is left, for whoever opens it next.
+    fn end(&self) {
+        if let Some(ready) = self.ready.get() {
+            ready.file.end();
+        }
     }
 
     fn ready(&self) -> &Ready {
@@ -296,19 +497,30 @@ impl InodeUse {
 
 impl Drop for InodeUse {
     fn drop(&mut self) {
-        let mut shard = lock(self.table.shard(self.inode.object));
-        let Some(entry) = shard.get_mut(&self.inode.object) else { return };
+        let object = self.inode.object;
+        let mut shard = lock(self.table.shard(object));
+        let Some(entry) = shard.used.get_mut(&object) else { return };
         entry.users -= 1;
-        if entry.users == 0 {
-            // Whoever opens it next has to know how it was left; only letting go of the backing
-            // file, which may take long, comes after the lock.
-            if let Some(ready) = self.inode.ready.get() {
-                ready.file.end();
-            }
-            let closed = shard.remove(&self.inode.object);
-            drop(shard);
-            drop(closed);
+        if entry.users > 0 {
+            return;
         }
+        let unused = shard.used.remove(&object);
+        let most = self.table.idle_in_shard;
+        let often = &self.inode.often;
+        let is_wanted =
+            |shard: &mut Shard| often.load(Ordering::Relaxed) || shard.has_seen(object, most);
+        let closed = if most > 0 && self.inode.rests() && is_wanted(&mut shard) {
+            shard.rest(object, Arc::clone(&self.inode), most)
+        } else {
+            Some(Arc::clone(&self.inode))
+        };
+        // Whoever opens it next has to know how it was left; only letting go of the backing
+        // file, which may take long, comes after the lock.
+        if let Some(closed) = &closed {
+            closed.end();
+        }
+        drop(shard);
+        drop((unused, closed));
     }
 }
 
@@ -320,6 +532,14 @@ pub(super) fn stamp(stat: &Stat) -> u64 {
     mixed.max(1)
 }
 
+/// The same with the time of the last change of its attributes.
+fn mark(stat: &Stat) -> u64 {
+    let time = stat.ctime.secs.cast_unsigned() ^ u64::from(stat.ctime.nanos).rotate_left(34);
+    stamp(stat) ^ time.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
 const SHARDS: usize = 64;
+/// With a round each second a file stays open for one to two seconds.
+const ROUNDS_KEPT: u8 = 1;
 /// As much as all threads may have in hand.
 const OVERTAKEN: u64 = 16 << 20;

@@ -30,7 +30,7 @@ impl FileSystem {
             if let Some(Pinned::Directory(directory)) = place.pinned.as_deref() {
                 return Ok(Some(Arc::clone(directory)));
             }
-            let directory = match self.walk(node) {
+            let directory = match self.with_room(|| self.walk(node)) {
                 Ok(Some(directory)) => Arc::new(directory),
                 Ok(None) => return Ok(None),
                 Err(error) if is_elsewhere(&error) => return Ok(None),
@@ -67,7 +67,7 @@ impl FileSystem {
             node,
             |pinned| Ok(Reached::Pinned(pinned)),
             |directory, name| {
-                let located = self.tree.locate(directory, name)?;
+                let located = self.with_room(|| self.tree.locate(directory, name))?;
                 let stat = located.stat()?;
                 Ok((Reached::Named(located), stat))
             },
@@ -138,12 +138,20 @@ impl FileSystem {
             if !self.nodes.renames().any_since(seen) {
                 break;
             }
-            match round {
-                0..SPINS => thread::yield_now(),
-                _ => thread::sleep(Duration::from_micros(50)),
-            }
+            pause(round);
         }
         Err(FsError::Stale { node })
+    }
+
+    /// Does what takes a descriptor; where there is none left, once more without idle files.
+    pub(super) fn with_room<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match attempt() {
+            Err(error) if lacks_descriptors(&error) => {
+                self.open.close_all_idle();
+                attempt()
+            }
+            result => result,
+        }
     }
 
     /// Opens a directory by the names above it; `None` if one of them is not known.
@@ -174,6 +182,18 @@ impl FileSystem {
         names.reverse();
         self.tree.resolve(&names).map(Some)
     }
+}
+
+/// Lets others come to an end of what is waited for.
+pub(super) fn pause(round: u32) {
+    match round {
+        0..SPINS => thread::yield_now(),
+        _ => thread::sleep(Duration::from_micros(50)),
+    }
+}
+
+pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM].iter().any(|errno| is_errno(error, *errno))
 }
 
 /// Errors that say that the name does not lead there any more.

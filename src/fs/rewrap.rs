@@ -34,7 +34,7 @@ impl FileSystem {
             return refused(node, Errno::NODATA);
         }
         let wrap = |source| self.volume_error(node, source);
-        let used = self.open.claim(node, object);
+        let used = self.claim(node, object)?;
         let inode = Arc::clone(used.inode());
         // A file that somebody opens is not read at the side while they change it.
         let _alone = inode.open_alone();
@@ -68,7 +68,7 @@ impl FileSystem {
         if kind != FileKind::Regular {
             return refused(node, Errno::INVAL);
         }
-        let used = self.open.claim(node, object);
+        let used = self.claim(node, object)?;
         let inode = Arc::clone(used.inode());
         // Nobody opens the file, or rewraps it, while its header changes.
         let _alone = inode.open_alone();

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{FileSystem, FsOptions, NodeId};
 use crate::crypto::Secret;
-use crate::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId};
+use crate::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, METADATA_DIR, Mode, VolumeId};
 use crate::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
 use crate::store::tree::DiskTree;
 use crate::volume::{Volume, VolumeDirectory, VolumeUse};
@@ -32,7 +32,7 @@ impl Fixture {
 
     pub fn with(adapt: impl FnOnce(&mut FsOptions)) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
-        let mut options = FsOptions::default();
+        let mut options = options();
         adapt(&mut options);
         let scratch = tempfile::tempdir().unwrap();
         let (fs, volume) = mount(scratch.path(), &options, supplied);
@@ -42,7 +42,7 @@ impl Fixture {
     /// With other keys, made for the volume's id.
     pub fn with_keys(keyring: impl FnOnce(VolumeId) -> Keyring) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
-        let options = FsOptions::default();
+        let options = options();
         let scratch = tempfile::tempdir().unwrap();
         let (fs, volume) = mount(scratch.path(), &options, keyring);
         Self { fs, volume, scratch, options }
@@ -79,6 +79,12 @@ impl Fixture {
         entry.node
     }
 
+    /// How many files are open that are not idle.
+    pub fn in_use(&self) -> usize {
+        self.fs.open.close_all_idle();
+        self.fs.open.len()
+    }
+
     /// All that a file holds, read through a handle of its own.
     pub fn content(&self, node: NodeId) -> Vec<u8> {
         let handle = self.fs.open(ROOT_CALLER, node, libc::O_RDONLY).unwrap().handle;
@@ -91,17 +97,24 @@ impl Fixture {
         buf
     }
 
-    /// Descriptors of this process that lead into the scratch directory.
+    /// Descriptors of this process on what is in the scratch directory, but for the volume's own
+    /// files.
     pub fn open_descriptors(&self) -> usize {
         let leads_here = |link: std::io::Result<std::fs::DirEntry>| {
-            let target = std::fs::read_link(link.unwrap().path());
-            target.is_ok_and(|target| target.starts_with(self.scratch.path()))
+            let Ok(to) = std::fs::read_link(link.unwrap().path()) else { return false };
+            let inside = to.strip_prefix(self.scratch.path());
+            inside.is_ok_and(|path| path != Path::new("") && !path.starts_with(METADATA_DIR))
         };
         std::fs::read_dir("/proc/self/fd")
             .unwrap()
             .filter_map(|l| leads_here(l).then_some(()))
             .count()
     }
+}
+
+/// Four idle files for each shard of the table of open ones.
+fn options() -> FsOptions {
+    FsOptions { idle_files: 256, idle_age: Duration::from_secs(60), ..FsOptions::default() }
 }
 
 /// A value of `security.capability`; `None` where this process may not set it.

@@ -168,10 +168,15 @@ pub struct FsOptions {
     pub acl: bool,
     /// How long the kernel may trust names and attributes.
     pub ttl: Duration,
+    /// So many files that nobody uses any more stay open for a moment, with their DEKs.
+    pub idle_files: usize,
+    /// After this time since it was opened an idle file is not used again.
+    pub idle_age: Duration,
 }
 
 impl Default for FsOptions {
-    /// The kernel checks everything, keeps nothing back and remembers nothing.
+    /// The kernel checks everything, keeps nothing back and remembers nothing; what is closed is
+    /// closed.
     fn default() -> Self {
         Self {
             read_only: false,
@@ -179,6 +184,8 @@ impl Default for FsOptions {
             checked_by_kernel: true,
             acl: false,
             ttl: Duration::ZERO,
+            idle_files: 0,
+            idle_age: Duration::ZERO,
         }
     }
 }

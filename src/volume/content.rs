@@ -293,6 +293,11 @@ impl Content {
         Ok(())
     }
 
+    /// Whether a sync has failed, of which closing the file tells the volume.
+    pub(super) fn has_failed(&self) -> bool {
+        self.durable.check().is_err() || self.backing.has_failed()
+    }
+
     /// Tells the volume, once, how the file is left.
     pub(super) fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {

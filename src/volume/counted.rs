@@ -27,6 +27,11 @@ impl Counted {
         self.changes.load(Ordering::Relaxed)
     }
 
+    /// Whether a sync has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }

@@ -317,6 +317,26 @@ impl EncryptedFile {
         content.settle(in_use)
     }
 
+    /// How often the backing file was changed through this one.
+    pub fn changes(&self) -> u64 {
+        self.reading().backing.changes()
+    }
+
+    /// Whether the file may stay open while nobody uses it, because opening it anew would mend
+    /// nothing and ask for no other DEK. Then it forgets what it can read again.
+    pub fn rest(&self) -> bool {
+        if !self.is_settled(false) {
+            return false;
+        }
+        let content = self.reading();
+        let sealing = content.sealing.as_ref().filter(|sealing| sealing.on_disk);
+        let rests = sealing.is_some() && !content.is_withdrawn() && !content.has_failed();
+        if let Some(sealing) = sealing.filter(|_| rests) {
+            sealing.pages.forget_tags();
+        }
+        rests
+    }
+
     /// Tells the volume how the file is left: to come before it is opened anew. From then on
     /// nothing is asked of it but to be dropped, which tells it too where nobody has.
     pub fn end(&self) {

@@ -490,6 +490,9 @@ fn mount(directory: &std::path::Path) -> (FileSystem, Arc<Volume>) {
         }
     };
     let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
-    let options = FsOptions { ttl: Duration::from_secs(1), ..Default::default() };
+    // One for each shard of the table of open files.
+    let (idle_files, idle_age) = (64, Duration::from_secs(60));
+    let options =
+        FsOptions { ttl: Duration::from_secs(1), idle_files, idle_age, ..Default::default() };
     (FileSystem::new(Arc::clone(&volume), tree, options).unwrap(), volume)
 }

@@ -321,6 +321,8 @@ fn after_a_failed_sync_no_later_one_succeeds_until_the_file_is_opened_anew() {
     let mut buf = [0; 4096];
     file.read(4096, &mut buf).unwrap();
     assert!(buf == pattern(2, 4096)[..], "it is still there to be saved elsewhere");
+    file.settle().unwrap_err();
+    assert!(!file.rest(), "or who opens it next would join it");
     drop(file);
     // Opened anew, the block is the old one: it was never written over.
     let file = volume.open(&backing).unwrap();
@@ -329,6 +331,32 @@ fn after_a_failed_sync_no_later_one_succeeds_until_the_file_is_opened_anew() {
     drop(file);
     volume.remount();
     assert!(content(&volume.open(&backing).unwrap()).unwrap() == old);
+}
+
+#[test]
+fn a_file_rests_when_opening_it_anew_would_bring_nothing() {
+    let (volume, plan, backing) = faulty();
+    let file = volume.open(&backing).unwrap();
+    assert!(!file.rest(), "it has no DEK");
+    file.write(0, &pattern(1, 100 * 4096)).unwrap();
+    assert!(file.rest(), "the header goes with the first write");
+    file.write(100 * 4096, b"more").unwrap();
+    assert!(!file.rest(), "its size is not in the header");
+    file.settle().unwrap();
+    assert!(file.rest());
+    plan.take_calls();
+    let mut buf = [0; 4096];
+    file.read(99 * 4096, &mut buf).unwrap();
+    assert!(buf == pattern(1, 100 * 4096)[99 * 4096..]);
+    let reads = plan.take_calls().iter().filter(|call| call.kind == CallKind::Read).count();
+    assert_eq!(reads, 2, "the block and its page of entries, which a file at rest forgets");
+    file.sync(SyncScope::All).unwrap();
+    file.write(4096, &pattern(2, 4096)).unwrap();
+    assert!(file.has_gathered() && !file.rest(), "a write waits for its commit");
+    file.settle().unwrap();
+    assert!(file.rest());
+    file.withdraw();
+    assert!(!file.rest(), "its DEK was taken");
 }
 
 #[test]
