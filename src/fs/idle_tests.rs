@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::open::Purpose;
 use super::open_table::OpenInode;
 use super::tests::{Fixture, ROOT_CALLER, os};
-use super::{AttributeChange, FileSystem, NodeId, TimeChange, Timestamp};
+use super::{AttributeChange, FileSystem, Handle, NodeId, TimeChange, Timestamp};
 use crate::keys::Access;
 use crate::store::flushes;
 
@@ -183,16 +183,21 @@ fn a_file_that_cannot_be_written_is_synced_before_it_takes_a_name() {
 
 /// What was changed underneath while somebody had the file open is not what it was left as.
 #[test]
-fn a_close_does_not_take_a_change_underneath_for_its_own() {
-    let fx = Fixture::new();
-    let file = make(&fx, "file", &pattern(1, 100_000));
-    make(&fx, "other", &pattern(2, 100_000));
-    let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
-    thread::sleep(TICK);
-    fs::copy(fx.backing("other"), fx.backing("file")).unwrap();
-    fx.fs.sync(handle, false).unwrap();
-    fx.fs.release(handle).unwrap();
-    assert!(fx.content(file) == pattern(2, 100_000));
+fn no_close_and_no_upkeep_takes_a_change_underneath_for_its_own() {
+    let upkeep: [fn(&Fixture, Handle); 3] =
+        [|_, _| {}, |fx, handle| fx.fs.sync(handle, false).unwrap(), |fx, _| fx.fs.keep_up(true)];
+    for (round, upkeep) in upkeep.into_iter().enumerate() {
+        let fx = Fixture::new();
+        let file = make(&fx, "file", &pattern(1, 100_000));
+        make(&fx, "other", &pattern(2, 100_000));
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        assert!(fx.fs.file(handle).unwrap().inode().file().is_unsynced());
+        thread::sleep(TICK);
+        fs::copy(fx.backing("other"), fx.backing("file")).unwrap();
+        upkeep(&fx, handle);
+        fx.fs.release(handle).unwrap();
+        assert!(fx.content(file) == pattern(2, 100_000), "{round}");
+    }
 }
 
 /// Openers that find it changed must not keep each other from having it closed.

@@ -178,8 +178,13 @@ impl FileSystem {
             let (file, _) = noted;
             let until = self.volume.unsynced_now();
             let (disk, ..) = self.open_backing(node, object, Purpose::Describe)?;
-            let synced = disk.sync(SyncScope::Data).at(node);
-            synced.inspect_err(|_| self.volume.note_file_sync_failed(file))?;
+            let synced = disk.sync(SyncScope::Data).inspect_err(|error| {
+                self.volume.note_file_sync_failed(file);
+                if let Some(used) = self.open.find(object) {
+                    used.inode().file().note_sync_failed(error);
+                }
+            });
+            synced.at(node)?;
             self.closed_unsynced.forget(object, noted);
             // From now on changes of the file must be ordered.
             if let Some(until) = until {

@@ -392,13 +392,7 @@ impl OpenInode {
         {
             let _modifying = lock(&self.modifying);
             if self.file().is_settled(in_use) {
-                let stat = self.disk().stat().at(self.node)?;
-                if self.file().changes() == self.left_after.load(Ordering::Relaxed) {
-                    // If it looks different, somebody else has changed it.
-                    self.stamp.store(stamp(&stat), Ordering::Relaxed);
-                } else {
-                    self.note_left(&stat);
-                }
+                self.note_seen(&self.disk().stat().at(self.node)?);
                 return Ok(());
             }
         }
@@ -413,11 +407,16 @@ impl OpenInode {
         let _modifying = lock(&self.modifying);
         let disk = self.disk();
         let before = disk.stat().at(self.node);
+        let is_left = |stat: &Stat| mark(stat) == self.left.load(Ordering::Relaxed);
+        if !self.is_changed() && !before.as_ref().is_ok_and(is_left) {
+            // Somebody else has changed it, which is not to be seen any more once this has written.
+            self.give_up();
+        }
         // Whatever `stat` says: without it the file would not open again.
         write(self.file())?;
         let (before, after) = (before?, disk.stat().at(self.node)?);
-        self.note_left(&after);
         if after.mtime == before.mtime {
+            self.note_seen(&after);
             return Ok(());
         }
         self.stamp.store(stamp(&Stat { mtime: before.mtime, ..after }), Ordering::Relaxed);
@@ -425,6 +424,20 @@ impl OpenInode {
         disk.set_times(TimeSet::Omit, mtime).at(self.node)?;
         self.note_left(&disk.stat().at(self.node)?);
         Ok(())
+    }
+
+    /// Whether the file has changed its backing file since it was noted how that is left.
+    fn is_changed(&self) -> bool {
+        self.file().changes() != self.left_after.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the backing file looks like; if other than it was left and not by a change of
+    /// this file, then somebody else has changed it.
+    fn note_seen(&self, stat: &Stat) {
+        match self.is_changed() {
+            true => self.note_left(stat),
+            false => self.stamp.store(stamp(stat), Ordering::Relaxed),
+        }
     }
 
     fn note_left(&self, stat: &Stat) {

@@ -221,9 +221,7 @@ impl Durable {
     /// The sync has ended. Once one has failed, none succeeds any more: the kernel may have
     /// dropped what it could not write and takes the next sync for complete.
     pub(super) fn end_flush(&mut self, result: io::Result<()>) -> io::Result<()> {
-        if let Err(error) = &result {
-            self.failed.get_or_insert(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
-        }
+        let result = result.inspect_err(|error| self.note_failed(error));
         let result = result.and_then(|()| self.check());
         let Some(flushing) = self.flushing.take() else { return result };
         if result.is_err() {
@@ -235,6 +233,11 @@ impl Durable {
         self.reached = self.reached.max(Some(flushing.reached));
         flushing.changes.kept.into_iter().for_each(Kept::end);
         Ok(())
+    }
+
+    /// A sync of the file has failed, perhaps one by another descriptor.
+    pub(super) fn note_failed(&mut self, error: &io::Error) {
+        self.failed.get_or_insert(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
     }
 
     /// The error of the sync that has failed, if one has.

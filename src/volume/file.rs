@@ -1,5 +1,6 @@
 //! An open encrypted file, shared by all handles of its inode.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -315,6 +316,12 @@ impl EncryptedFile {
             content.flush_now()?;
         }
         content.settle(in_use)
+    }
+
+    /// A sync of the backing file by another descriptor has failed: none of this file succeeds
+    /// from now on, and who opens it anew recovers what is to be had.
+    pub fn note_sync_failed(&self, error: &io::Error) {
+        self.writing().durable.note_failed(error);
     }
 
     /// How often the backing file was changed through this one.

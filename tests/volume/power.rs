@@ -334,6 +334,16 @@ fn after_a_failed_sync_no_later_one_succeeds_until_the_file_is_opened_anew() {
 }
 
 #[test]
+fn a_sync_that_failed_by_another_descriptor_fails_for_the_open_file() {
+    let (volume, _, backing) = faulty();
+    let file = volume.open(&backing).unwrap();
+    file.write(0, &pattern(1, 4096)).unwrap();
+    file.note_sync_failed(&std::io::Error::from_raw_os_error(5));
+    assert!(file.sync(SyncScope::All).is_err() && file.sync(SyncScope::Data).is_err());
+    assert!(!file.rest());
+}
+
+#[test]
 fn a_file_rests_when_opening_it_anew_would_bring_nothing() {
     let (volume, plan, backing) = faulty();
     let file = volume.open(&backing).unwrap();
