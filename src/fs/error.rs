@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::types::{Handle, NodeId};
 use crate::keys::KeyError;
+use crate::store::errno_of;
 use crate::volume::VolumeError;
 
 /// A failed call.
@@ -63,7 +64,7 @@ impl FsError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::Refused { errno, .. } => errno.raw_os_error(),
-            Self::Backing { source, .. } => of_io(source),
+            Self::Backing { source, .. } => errno_of(source),
             Self::Volume { source, .. } => of_volume(source),
             Self::Stale { .. } => Errno::STALE.raw_os_error(),
             Self::BadHandle { .. } => Errno::BADF.raw_os_error(),
@@ -132,13 +133,9 @@ pub(super) fn is_errno(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-fn of_io(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())
-}
-
 fn of_volume(error: &VolumeError) -> i32 {
     match error {
-        VolumeError::Backing(source) => of_io(source),
+        VolumeError::Backing(source) => errno_of(source),
         VolumeError::Key(source) => of_keys(source),
         VolumeError::Withdrawn { .. } => Errno::NOKEY.raw_os_error(),
         VolumeError::TooLarge => Errno::FBIG.raw_os_error(),

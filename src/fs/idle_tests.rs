@@ -30,6 +30,11 @@ fn make(fx: &Fixture, name: &str, content: &[u8]) -> NodeId {
     file
 }
 
+/// Makes a thousand files, each used once.
+fn thousand(fx: &Fixture) -> Vec<NodeId> {
+    (0..1000).map(|number| fx.create(ROOT, &number.to_string(), b"text")).collect()
+}
+
 /// Opens and closes a file; which open file that was.
 fn visit(fs: &FileSystem, node: NodeId) -> Arc<OpenInode> {
     let handle = fs.open(ROOT_CALLER, node, libc::O_RDONLY).unwrap().handle;
@@ -283,8 +288,7 @@ fn files_that_are_used_once_are_closed_and_do_not_push_out_those_that_are_used_o
     let fx = Fixture::new();
     let often = make(&fx, "often", b"text");
     let first = visit(&fx.fs, often);
-    let files: Vec<_> =
-        (0..1000).map(|number| fx.create(ROOT, &number.to_string(), b"text")).collect();
+    let files = thousand(&fx);
     assert_eq!(fx.fs.open.len(), 1);
     assert!(Arc::ptr_eq(&first, &visit(&fx.fs, often)));
     // By now nobody remembers that they were made.
@@ -298,8 +302,7 @@ fn files_that_are_used_once_are_closed_and_do_not_push_out_those_that_are_used_o
 #[test]
 fn there_are_no_more_of_them_than_may_be() {
     let fx = Fixture::new();
-    let files: Vec<_> =
-        (0..1000).map(|number| fx.create(ROOT, &number.to_string(), b"text")).collect();
+    let files = thousand(&fx);
     for file in &files {
         visit(&fx.fs, *file);
         visit(&fx.fs, *file);

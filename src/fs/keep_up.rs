@@ -73,9 +73,9 @@ impl ClosedUnsynced {
 }
 
 impl FileSystem {
-    /// Closes idle files, commits what has been gathered for some seconds,
-    /// and with `sync_all` also syncs what has not been. To be called every second, and with
-    /// `sync_all` every half a minute.
+    /// Closes idle files, commits what has been gathered for some seconds, and with `sync_all`
+    /// also syncs what has not been. To be called every second, and with `sync_all` every half a
+    /// minute.
     pub fn keep_up(&self, sync_all: bool) {
         if sync_all {
             // One sync of everything is for all that are closed, and none for those that are open.

@@ -74,6 +74,15 @@ impl Kms {
         opened.map(|opened| opened.handle).map_err(|error| Errno::from_raw_os_error(error.errno()))
     }
 
+    /// A file that nobody uses and that is open underneath.
+    fn idle_file(&self) -> NodeId {
+        let file = self.fx.create(NodeId::ROOT, "file", b"figures");
+        let handle = self.opens(ROOT_CALLER, file).unwrap();
+        self.fx.fs.release(handle).unwrap();
+        assert_eq!(self.fx.fs.open.len(), 1, "it is idle");
+        file
+    }
+
     fn read(&self, handle: Handle) -> Result<Vec<u8>, Errno> {
         let mut buf = [0; 64];
         let read = self.fx.fs.read(handle, 0, &mut buf);
@@ -166,10 +175,7 @@ fn a_disabled_key_refuses_openings_at_once_and_open_handles_soon() {
 #[test]
 fn a_file_that_nobody_uses_is_closed_when_its_key_is_looked_after() {
     let it = Kms::new();
-    let file = it.fx.create(NodeId::ROOT, "file", b"figures");
-    let handle = it.opens(ROOT_CALLER, file).unwrap();
-    it.fx.fs.release(handle).unwrap();
-    assert_eq!(it.fx.fs.open.len(), 1, "it is idle");
+    let file = it.idle_file();
     it.kms.disable_key(&it.own, &it.key).unwrap();
     assert_eq!(it.opens(ROOT_CALLER, file), Err(Errno::NOKEY));
     it.fx.fs.withdraw_unusable(|_| panic!("nobody has it open"));
@@ -181,9 +187,7 @@ fn a_file_that_nobody_uses_is_closed_when_its_key_is_looked_after() {
 #[test]
 fn an_opening_that_is_refused_does_not_keep_a_file_open() {
     let it = Kms::new();
-    let file = it.fx.create(NodeId::ROOT, "file", b"figures");
-    let handle = it.opens(ROOT_CALLER, file).unwrap();
-    it.fx.fs.release(handle).unwrap();
+    let file = it.idle_file();
     for _ in 0..2 {
         assert_eq!(it.fx.fs.open.len(), 1, "it is idle");
         assert_eq!(it.opens(USER, file), Err(Errno::ACCESS));

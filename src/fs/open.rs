@@ -186,7 +186,8 @@ impl FileSystem {
     /// One more use of the object of a node. Where that is idle, and its backing file is not the
     /// one of that name any more or not as it was left, it is closed, to be opened anew.
     pub(super) fn claim(&self, node: NodeId, object: ObjectId) -> Result<InodeUse, FsError> {
-        for round in 0.. {
+        let mut round = 0;
+        loop {
             if let Some(used) = self.open.claim(node, object) {
                 let inode = Arc::clone(used.inode());
                 let _alone = inode.open_alone();
@@ -195,22 +196,17 @@ impl FileSystem {
                 }
             }
             pause(round);
+            round = round.saturating_add(1);
         }
-        unreachable!("it goes on until it returns")
     }
 
     fn awakes(&self, node: NodeId, inode: &OpenInode) -> Result<bool, FsError> {
-        let by_pin = |pinned: Arc<Pinned>| pinned.located().stat();
-        let stat = self.by_name(node, by_pin, |directory, name| {
-            let stat = self.tree.stat(directory, name)?;
-            Ok((stat, stat))
-        });
+        let stat = self.stat_by_name(node);
         let age = self.options.idle_age;
         let awakes = stat.as_ref().is_ok_and(|stat| inode.is_as_left(node, stat, age));
-        if awakes {
-            inode.note_awake()
-        } else {
-            inode.give_up()
+        match awakes {
+            true => inode.note_awake(),
+            false => inode.give_up(),
         }
         stat.map(|_| awakes)
     }

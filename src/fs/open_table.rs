@@ -141,7 +141,7 @@ impl OpenTable {
         if let Some(entry) = shard.used.get(&object) {
             entry.inode.give_up();
         }
-        let closed = shard.idle.pop(&object).inspect(|inode| inode.end());
+        let closed = shard.end_idle(object);
         // Its number may be another object's soon.
         shard.seen.retain(|seen| *seen != object);
         drop(shard);
@@ -167,7 +167,7 @@ impl OpenTable {
             };
             for object in due {
                 let mut shard = lock(shard);
-                let closed = shard.idle.pop(&object).inspect(|inode| inode.end());
+                let closed = shard.end_idle(object);
                 drop(shard);
                 drop(closed);
             }
@@ -197,9 +197,14 @@ impl Shard {
         Self { used, idle, seen: VecDeque::new() }
     }
 
+    /// Ends an idle file, which is to be dropped without the lock.
+    fn end_idle(&mut self, object: ObjectId) -> Option<Arc<OpenInode>> {
+        self.idle.pop(&object).inspect(|inode| inode.end())
+    }
+
     /// Whether the object was closed after a use of it lately; if not, it is one that was from now
     /// on. Of `most` this is known.
-    fn has_seen(&mut self, object: ObjectId, most: usize) -> bool {
+    fn sees_again(&mut self, object: ObjectId, most: usize) -> bool {
         if self.seen.contains(&object) {
             return true;
         }
@@ -211,17 +216,12 @@ impl Shard {
     }
 
     /// Takes a file that nobody uses any more; the one that makes room for it is to be closed.
-    fn rest(
-        &mut self,
-        object: ObjectId,
-        inode: Arc<OpenInode>,
-        most: usize,
-    ) -> Option<Arc<OpenInode>> {
+    fn rest(&mut self, inode: Arc<OpenInode>, most: usize) -> Option<Arc<OpenInode>> {
         inode.idle.store(true, Ordering::Release);
         inode.often.store(true, Ordering::Relaxed);
         // Who gives it a capability does not look for idle files.
         inode.set_bare(false);
-        self.idle.put(object, inode);
+        self.idle.put(inode.object, inode);
         let is_full = self.idle.len() > most;
         is_full.then(|| self.idle.pop_lru()).flatten().map(|(_, inode)| inode)
     }
@@ -419,7 +419,6 @@ impl OpenInode {
             self.note_seen(&after);
             return Ok(());
         }
-        self.stamp.store(stamp(&Stat { mtime: before.mtime, ..after }), Ordering::Relaxed);
         let mtime = TimeSet::At { secs: before.mtime.secs, nanos: before.mtime.nanos };
         disk.set_times(TimeSet::Omit, mtime).at(self.node)?;
         self.note_left(&disk.stat().at(self.node)?);
@@ -480,6 +479,10 @@ impl OpenInode {
         self.given_up.load(Ordering::Acquire)
     }
 
+    fn is_often(&self) -> bool {
+        self.often.load(Ordering::Relaxed)
+    }
+
     fn is_in_use(&self) -> bool {
         self.is_ready() && !self.is_idle()
     }
@@ -517,23 +520,21 @@ impl Drop for InodeUse {
         if entry.users > 0 {
             return;
         }
-        let unused = shard.used.remove(&object);
-        let most = self.table.idle_in_shard;
-        let often = &self.inode.often;
-        let is_wanted =
-            |shard: &mut Shard| often.load(Ordering::Relaxed) || shard.has_seen(object, most);
-        let closed = if most > 0 && self.inode.rests() && is_wanted(&mut shard) {
-            shard.rest(object, Arc::clone(&self.inode), most)
-        } else {
-            Some(Arc::clone(&self.inode))
-        };
+        shard.used.remove(&object);
+        let (inode, most) = (Arc::clone(&self.inode), self.table.idle_in_shard);
+        let closed =
+            if most > 0 && inode.rests() && (inode.is_often() || shard.sees_again(object, most)) {
+                shard.rest(inode, most)
+            } else {
+                Some(inode)
+            };
         // Whoever opens it next has to know how it was left; only letting go of the backing
         // file, which may take long, comes after the lock.
         if let Some(closed) = &closed {
             closed.end();
         }
         drop(shard);
-        drop((unused, closed));
+        drop(closed);
     }
 }
 

@@ -83,6 +83,11 @@ impl FileSystem {
         if let Some(open) = self.open.find(object) {
             return open.inode().disk().stat().at(node);
         }
+        self.stat_by_name(node)
+    }
+
+    /// The same of an object other than a directory, but never by the descriptor of an open file.
+    pub(super) fn stat_by_name(&self, node: NodeId) -> Result<Stat, FsError> {
         self.by_name(
             node,
             |pinned| pinned.located().stat(),

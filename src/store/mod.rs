@@ -5,6 +5,8 @@
 
 use std::io::{self, IoSlice};
 
+use rustix::io::Errno;
+
 pub mod disk;
 pub mod faulty;
 pub mod flushes;
@@ -56,4 +58,9 @@ pub trait BackingFile: Send + Sync {
 
     /// Makes what was written so far durable.
     fn sync(&self, scope: SyncScope) -> io::Result<()>;
+}
+
+/// The errno of what failed; `EIO` where it was no system call.
+pub fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())
 }

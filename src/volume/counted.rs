@@ -4,9 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::io::Errno;
-
-use crate::store::{BackingFile, SyncScope};
+use crate::store::{BackingFile, SyncScope, errno_of};
 
 /// A backing file that counts what is done to it, and of which no sync succeeds after one has
 /// failed: the kernel tells of it once, to one of two who sync.
@@ -77,7 +75,7 @@ impl BackingFile for Counted {
         }
         let synced = self.inner.sync(scope);
         if let Err(error) = &synced {
-            *failed = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+            *failed = Some(errno_of(error));
         }
         synced
     }

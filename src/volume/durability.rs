@@ -9,11 +9,10 @@
 use std::io;
 use std::ops::Range;
 
-use rustix::io::Errno;
-
 use super::block_ranges::BlockRanges;
 use super::journal::Kept;
 use crate::format::{BLOCK_LEN, BlockIndex, PlainSize, blocks_in};
+use crate::store::errno_of;
 
 /// What a mount promises for the time after a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -237,7 +236,7 @@ impl Durable {
 
     /// A sync of the file has failed, perhaps one by another descriptor.
     pub(super) fn note_failed(&mut self, error: &io::Error) {
-        self.failed.get_or_insert(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+        self.failed.get_or_insert(errno_of(error));
     }
 
     /// The error of the sync that has failed, if one has.
@@ -248,6 +247,8 @@ impl Durable {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     fn blocks(range: Range<u64>) -> Range<BlockIndex> {
