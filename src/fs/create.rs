@@ -44,7 +44,9 @@ impl FileSystem {
         let site = self.site(caller, parent, name)?;
         let mode = self.mode_in(&site, mode, umask);
         let kind = if mode & libc::S_IFMT == 0 { libc::S_IFREG } else { 0 };
-        self.tree.mknod(&site.directory, name, mode | kind, decode_device(rdev)).at(parent)?;
+        let (mode_and_kind, device) = (mode | kind, decode_device(rdev));
+        let make = || self.tree.mknod(&site.directory, name, mode_and_kind, device).at(parent);
+        self.with_space(make)?;
         self.finish(&site, mode, |site| self.tree.unlink(&site.directory, site.name))
     }
 
@@ -60,7 +62,7 @@ impl FileSystem {
         self.counters.count(|counts| &counts.creations);
         let site = self.site(caller, parent, name)?;
         let mode = self.mode_in(&site, mode, umask);
-        self.tree.mkdir(&site.directory, name, mode).at(parent)?;
+        self.with_space(|| self.tree.mkdir(&site.directory, name, mode).at(parent))?;
         self.finish(&site, 0, |site| self.tree.rmdir(&site.directory, site.name))
     }
 
@@ -74,7 +76,7 @@ impl FileSystem {
     ) -> Result<Entry, FsError> {
         self.counters.count(|counts| &counts.creations);
         let site = self.site(caller, parent, name)?;
-        self.tree.symlink(&site.directory, name, target).at(parent)?;
+        self.with_space(|| self.tree.symlink(&site.directory, name, target).at(parent))?;
         self.finish(&site, 0, |site| self.tree.unlink(&site.directory, site.name))
     }
 
@@ -94,8 +96,8 @@ impl FileSystem {
         let mode = self.mode_in(&site, mode, umask);
         let seen = self.nodes.renames().seen();
         let open = || self.tree.create_file(&site.directory, name, OpenFlags::READ_WRITE, mode);
-        let opened = self.with_room(open);
-        let disk: Arc<DiskFile> = match opened.at(parent) {
+        let opened = self.with_space(|| self.with_room(open).at(parent));
+        let disk: Arc<DiskFile> = match opened {
             Ok(fd) => Arc::new(fd.into()),
             Err(error) if error.is(Errno::EXIST) && flags & libc::O_EXCL == 0 => {
                 let entry = self.lookup(caller, parent, name)?;

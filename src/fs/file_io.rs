@@ -41,7 +41,8 @@ impl FileSystem {
         if inode.writes_over(offset + data.len() as u64) {
             self.overwrites.note();
         }
-        inode.write(offset, data).map_err(|source| self.volume_error(inode.node(), source))?;
+        let wrap = |source| self.volume_error(inode.node(), source);
+        self.with_space(|| inode.write(offset, data).map_err(wrap))?;
         // What is gathered has not touched the backing file. With the writeback cache the time
         // is the kernel's to tell.
         if !self.options.writeback && inode.file().has_gathered() {

@@ -32,6 +32,7 @@ mod reach;
 mod renames;
 mod resized;
 mod rewrap;
+mod space;
 mod system;
 mod types;
 mod waits;
@@ -56,6 +57,7 @@ use self::open_table::OpenTable;
 use self::overwrites::Overwrites;
 use self::permissions::Daemon;
 use self::resized::Resized;
+use self::space::Removals;
 use crate::format::METADATA_DIR;
 use crate::store::tree::DiskTree;
 use crate::volume::{Volume, VolumeError};
@@ -84,6 +86,7 @@ pub struct FileSystem {
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     resized: Resized,
+    removals: Removals,
     overwrites: Overwrites,
     capabilities: Capabilities,
     transport: OnceLock<&'static str>,
@@ -110,6 +113,7 @@ impl FileSystem {
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             resized: Resized::default(),
+            removals: Removals::default(),
             overwrites: Overwrites::default(),
             capabilities: Capabilities::default(),
             transport: OnceLock::new(),

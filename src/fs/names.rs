@@ -149,6 +149,7 @@ impl FileSystem {
             self.directories.remove(node);
         }
         self.open.let_go(target.object);
+        self.removals.note();
         self.nodes.removed(parent, name, target);
     }
 }

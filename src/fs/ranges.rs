@@ -33,12 +33,14 @@ impl FileSystem {
             _ => return refused(inode.node(), Errno::OPNOTSUPP),
         };
         self.prepare_change(&file)?;
-        let changed = inode.change(|file| match what {
-            Allocation::Reserve => file.allocate(offset, len, keep_size),
-            Allocation::Punch => file.punch_hole(offset, len),
-            Allocation::Zero => file.zero_range(offset, len, keep_size),
-        });
-        changed.map_err(|source| self.volume_error(inode.node(), source))
+        self.with_space(|| {
+            let changed = inode.change(|file| match what {
+                Allocation::Reserve => file.allocate(offset, len, keep_size),
+                Allocation::Punch => file.punch_hole(offset, len),
+                Allocation::Zero => file.zero_range(offset, len, keep_size),
+            });
+            changed.map_err(|source| self.volume_error(inode.node(), source))
+        })
     }
 
     /// The next data or hole from `offset` on; `ENXIO` if there is none.

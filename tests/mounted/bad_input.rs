@@ -1,9 +1,9 @@
 //! What goes wrong around a mount: foreign and damaged files, a full disk, things that vanish
 //! or are forbidden underneath. Each has its error, and everything else works on.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -271,6 +271,30 @@ fn full_disk_mounts_again(small: &Small) {
     bench.mount(&[]);
     assert_same(&fs::read(bench.file("new")).unwrap(), &data[..50_000], "mounted again");
     bench.unmount();
+}
+
+/// Found by the gate: the kernel says a moment after a removal that it has forgotten the file, and
+/// who wrote before that found the disk full.
+#[test]
+fn space_is_there_as_soon_as_a_file_is_removed() {
+    let Some(small) = Small::tmpfs() else { return };
+    let bench = &small.bench;
+    bench.mount(&["-o", "writeback=off"]);
+    fs::write(bench.file("old"), pattern(80, 2 << 20)).unwrap();
+    let made = fill(&bench.file("filler"));
+    // Known to the kernel a little longer, without being open.
+    let known = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(bench.file("old"));
+    let known = known.unwrap();
+    fs::remove_file(bench.file("old")).unwrap();
+    let forgets = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(5));
+        drop(known);
+    });
+    fs::write(bench.file("new"), pattern(81, 1 << 20)).unwrap();
+    forgets.join().unwrap();
+    assert!(made.len() > 1, "nothing fitted at all");
+    bench.unmount();
+    small.finish();
 }
 
 #[test]
