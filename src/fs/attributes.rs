@@ -14,7 +14,8 @@ use super::renames::Seen;
 use super::{Attributes, Entry, FileSystem, FsError, Handle, NodeId, Timestamp, check_old_name};
 use crate::format::{CipherOffset, plain_size};
 use crate::keys::Caller;
-use crate::store::tree::{DirFd, FileKind, Stat};
+use crate::store::disk::DiskFile;
+use crate::store::tree::{DirFd, FileKind, OpenFlags, Stat};
 
 impl FileSystem {
     /// The object of a name; `ENOENT` if there is none.
@@ -79,12 +80,32 @@ impl FileSystem {
         mut seen: Seen,
     ) -> Result<Entry, FsError> {
         loop {
+            self.foresee(directory, name, &stat);
             if let Some(node) = self.nodes.enter(&stat, parent, name, seen) {
                 let generation = self.resized.generation(ObjectId::of(&stat));
                 return Ok(Entry { node, generation, attributes: self.shown(&stat) });
             }
             seen = self.nodes.renames().seen();
             stat = self.tree.stat(directory, name).at(parent)?;
+        }
+    }
+
+    /// To come before the kernel is told the size of what `name` was found to be: whether that is
+    /// another one than the backing file says.
+    pub(super) fn foresee(&self, directory: &DirFd, name: &OsStr, stat: &Stat) {
+        let object = ObjectId::of(stat);
+        let is_asked = stat.kind() == FileKind::Regular && self.volume.may_be_longer(stat.size);
+        if !is_asked || self.open.find(object).is_some() {
+            return;
+        }
+        let open = || self.tree.open_file_with_stat(directory, name, OpenFlags::READ);
+        let Ok((fd, found)) = self.with_room(open) else { return };
+        if (ObjectId::of(&found), found.size) != (object, stat.size) {
+            return;
+        }
+        // A file that is damaged tells so when it is opened.
+        if let Ok(Some(size)) = self.volume.foreseen_size(&DiskFile::from(fd)) {
+            self.resized.foresee(object, stat.size, size);
         }
     }
 

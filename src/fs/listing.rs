@@ -98,6 +98,7 @@ impl FileSystem {
                 Err(error) if has_vanished(&error) => return Ok(None),
                 Err(source) => return Err(FsError::Backing { node: listing.node, source }),
             };
+            self.foresee(&listing.directory, name, &stat);
             let Some(node) = self.nodes.enter(&stat, listing.node, name, seen) else {
                 return self.listed(listing, found, with_attributes);
             };

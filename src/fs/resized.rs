@@ -51,6 +51,14 @@ impl Resized {
         }
     }
 
+    /// The same is known before the kernel has been told a size.
+    pub fn foresee(&self, object: ObjectId, backing_size: u64, size: u64) {
+        let (generation, stage) = (0, Stage::Opened);
+        let resize = Resize { generation, stage, backing_size, size };
+        lock(&self.files).entry(object).or_insert(resize);
+        self.any.store(true, Ordering::Release);
+    }
+
     /// The generation of the file's node, for the answer to a look-up.
     pub fn tell(&self, object: ObjectId) -> u64 {
         self.with(object, |resize| {
@@ -112,7 +120,66 @@ impl Resized {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
+    use super::super::{DirectoryEntry, DirectorySink, Entry, NodeId};
     use super::*;
+
+    struct Sizes(Vec<u64>);
+
+    impl DirectorySink for Sizes {
+        fn add(&mut self, found: &DirectoryEntry<'_>) -> bool {
+            let is_file = |entry: &&Entry| entry.attributes.mode & libc::S_IFMT == libc::S_IFREG;
+            let entry = found.entry.as_ref().filter(is_file);
+            self.0.extend(entry.map(|entry| entry.attributes.size));
+            true
+        }
+    }
+
+    /// The sync was answered by the journal, and the power took the size of the backing file.
+    #[test]
+    fn a_size_that_only_the_journal_has_is_told_before_the_first_open() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", &[7; 5000]);
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.write(handle, 0, &[8; 10], false).unwrap();
+        fx.fs.sync(handle, false).unwrap();
+        let before = fx.backing("file").metadata().unwrap().len();
+        for at in [5000, 5300] {
+            fx.fs.write(handle, at, &[9; 300], false).unwrap();
+            fx.fs.sync(handle, true).unwrap();
+        }
+        let cut = |there: &std::path::Path| {
+            let file = File::options().write(true).open(there.join("file")).unwrap();
+            file.set_len(before).unwrap();
+        };
+        let crashed = fx.crashed(cut);
+        let found = crashed.fs.lookup(ROOT_CALLER, NodeId::ROOT, os("file")).unwrap();
+        assert_eq!((found.attributes.size, found.generation), (5600, 0));
+        assert_eq!(crashed.fs.attributes(found.node, None).unwrap().size, 5600);
+        let expected = [vec![8; 10], vec![7; 4990], vec![9; 600]].concat();
+        assert_eq!(crashed.content(found.node), expected);
+        crashed.fs.forget(found.node, 1);
+        assert_eq!(crashed.content(crashed.lookup(NodeId::ROOT, "file")), expected);
+
+        let listed = fx.crashed(cut);
+        let opened = listed.fs.open_directory(ROOT_CALLER, NodeId::ROOT).unwrap();
+        let mut sizes = Sizes(Vec::new());
+        listed.fs.read_directory(opened.handle, 0, true, &mut sizes).unwrap();
+        assert_eq!(sizes.0, [5600]);
+        // What is not what the record was to replace stays as it is.
+        let other = fx.crashed(|there| {
+            cut(there);
+            std::fs::copy(there.join("file"), there.join("copy")).unwrap();
+            let mut bytes = std::fs::read(there.join("file")).unwrap();
+            bytes[3072 + 64..3072 + 128].fill(0);
+            std::fs::write(there.join("file"), bytes).unwrap();
+        });
+        let size = |name| other.fs.lookup(ROOT_CALLER, NodeId::ROOT, os(name)).unwrap();
+        assert_eq!(size("file").attributes.size, 5000);
+        assert_eq!(size("copy").attributes.size, 5600);
+    }
 
     #[test]
     fn a_file_is_of_another_generation_after_each_change() {

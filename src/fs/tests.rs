@@ -58,6 +58,17 @@ impl Fixture {
         (self.fs, self.volume) = mount(self.scratch.path(), &self.options, supplied);
     }
 
+    /// What is underneath as it is now, mounted elsewhere: as after a crash. `change` comes before.
+    pub fn crashed(&self, change: impl FnOnce(&Path)) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut copy = std::process::Command::new("cp");
+        copy.args(["-a", "--"]).arg(self.scratch.path().join(".")).arg(scratch.path());
+        assert!(copy.status().unwrap().success());
+        change(scratch.path());
+        let (fs, volume) = mount(scratch.path(), &self.options, supplied);
+        Self { fs, volume, scratch, options: self.options.clone() }
+    }
+
     /// Where an object lies underneath.
     pub fn backing(&self, path: &str) -> PathBuf {
         self.scratch.path().join(path)

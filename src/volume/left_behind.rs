@@ -1,7 +1,7 @@
 //! What mounts that did not end left in their journals: blocks that were gathered and are not in
 //! their files yet. Each file gets its own back when it is recovered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::content::Content;
 use super::directory::VolumeDirectory;
 use super::error::VolumeError;
+use super::foreseen::growing;
 use super::gather::Gathered;
 use super::journal::{MOST_SLOTS, read_record};
 use super::pages::entry_in;
@@ -39,9 +40,11 @@ struct LeftJournal {
     disk: Arc<DiskFile>,
     /// Of each file the records of each block, the newest last.
     files: HashMap<FileId, Blocks>,
+    /// The last blocks that any of them may have grown in.
+    grows_at: HashSet<BlockIndex>,
 }
 
-type Blocks = BTreeMap<BlockIndex, Vec<(JournalRecord, u32)>>;
+pub(super) type Blocks = BTreeMap<BlockIndex, Vec<(JournalRecord, u32)>>;
 
 impl LeftBehind {
     /// Reads the journals of the epochs of which `unclean` says that they did not end. Others,
@@ -70,7 +73,8 @@ impl LeftBehind {
                 true => read_journal(&disk, volume, epoch, volume_key)?,
                 false => HashMap::new(),
             };
-            let left = LeftJournal { epoch, disk, files };
+            let grows_at = growing(files.values());
+            let left = LeftJournal { epoch, disk, files, grows_at };
             match left.files.is_empty() {
                 true => remove(&directory, &left, read_only),
                 false => {
@@ -95,10 +99,32 @@ impl LeftBehind {
         Some((Arc::clone(&journal.disk), journal.files.get(&file)?.clone()))
     }
 
+    /// Whether anything is left.
+    pub(super) fn is_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Whether any file may be longer than its backing file says, which ends in this block.
+    pub(super) fn grows_at(&self, block: BlockIndex) -> bool {
+        self.lock().iter().any(|journal| journal.grows_at.contains(&block))
+    }
+
+    /// What is left of a block of a file that was last written in `epoch`, the newest last.
+    pub(super) fn records_of(
+        &self,
+        file: FileId,
+        epoch: u64,
+        block: BlockIndex,
+    ) -> Vec<JournalRecord> {
+        let Some((_, blocks)) = self.find(file, epoch) else { return Vec::new() };
+        let records = blocks.get(&block).into_iter().flatten();
+        records.map(|(record, _)| *record).collect()
+    }
+
     /// The file has what was left of it, as it is open for writing: it was recovered, then or
     /// before, and what any other journal has of it does not count any more.
     pub(super) fn forget(&self, file: FileId) {
-        if self.any.load(Ordering::Acquire) {
+        if self.is_any() {
             self.forget_where(|journal| _ = journal.files.remove(&file));
         }
     }
@@ -210,7 +236,9 @@ impl Content {
     fn counts(&self, record: &JournalRecord, held: &Entry) -> Result<bool, VolumeError> {
         let (block, state) = (record.block, self.sealing()?.state);
         let len = usize::from(record.sealed.len);
-        if len > stored_len(block, self.size) {
+        // The file was made longer within its last block, and that size may be lost. A hole there
+        // is no generation by which an outdated record would be told.
+        if len > stored_len(block, self.size) && record.base == Entry::Hole {
             return Ok(false);
         }
         // A change of size announces itself when nothing waits, and then seals the last block
@@ -231,9 +259,9 @@ impl Content {
         })
     }
 
-    /// The file ends with this block where the block is shorter than its place asks for.
+    /// The file ends with this block where the block is shorter or longer than its place.
     fn end_at(&mut self, record: &JournalRecord) {
-        if usize::from(record.sealed.len) < stored_len(record.block, self.size) {
+        if usize::from(record.sealed.len) != stored_len(record.block, self.size) {
             let end = record.block.plain_start().0 + u64::from(record.sealed.len);
             self.size = PlainSize(end);
         }

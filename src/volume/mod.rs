@@ -16,6 +16,7 @@ mod durability;
 mod epochs;
 mod error;
 mod file;
+mod foreseen;
 mod gather;
 mod holes;
 mod journal;

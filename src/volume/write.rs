@@ -248,7 +248,12 @@ impl Content {
             gathered.push((block, Gathered::new(base, sealed, cipher)));
         }
         if let Some(size) = grown {
+            let had_reached = self.durable.has_reached(self.backing.changes());
             self.backing.set_size(Self::cipher_end(size).0)?;
+            if had_reached {
+                // The record of the last block tells this size too.
+                self.durable.note_reached(self.backing.changes());
+            }
         }
         self.keep_in_journal(&mut gathered);
         for (block, gathered) in gathered {

@@ -178,10 +178,11 @@ fn without_barriers_the_death_of_the_process_loses_nothing_that_was_answered() {
 
 /// Changes that are synced in the journal, and what may follow them.
 fn sequences_with_journal() -> Vec<Sequence> {
-    use Operation::{OverwriteAcross, OverwriteBlock, OverwriteInside, OverwriteTail};
+    use Operation::{AppendPart, OverwriteAcross, OverwriteBlock, OverwriteInside, OverwriteTail};
     let mut sequences = Vec::new();
     for start in [Start::Small, Start::Blocks, Start::Edge, Start::Holes, Start::Recovered] {
-        for written in [OverwriteInside, OverwriteTail, OverwriteBlock, OverwriteAcross] {
+        for written in [OverwriteInside, OverwriteTail, OverwriteBlock, OverwriteAcross, AppendPart]
+        {
             let first = [(OverwriteInside, Then::Sync), (written, Then::SyncInJournal)];
             for (next, _) in OPERATIONS {
                 for (then, _) in THENS {

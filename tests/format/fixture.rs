@@ -64,6 +64,9 @@ pub const VERSIONS: [&str; 2] = ["v1", "v1-digest"];
 /// that was killed.
 pub const JOURNAL: &str = "v1-journal";
 
+/// The same after a power cut, with a journal that alone tells how long a file is.
+pub const SIZE_IN_JOURNAL: &str = "v1-journal-size";
+
 /// Where the frozen volumes of a version lie.
 pub fn frozen(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen").join(version)

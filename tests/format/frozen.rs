@@ -11,8 +11,8 @@ use ssefs::format::Mode;
 use ssefs::keys::SuppliedSource;
 
 use super::fixture::{
-    self, ALL, Frozen, JOURNAL, PASSPHRASE, VERSIONS, copy_of, copy_of_frozen, digest, files_of,
-    frozen_v1, key_file, keystore_dir, pattern, read_manifest, walk,
+    self, ALL, Frozen, JOURNAL, PASSPHRASE, SIZE_IN_JOURNAL, VERSIONS, copy_of, copy_of_frozen,
+    digest, files_of, frozen_v1, key_file, keystore_dir, pattern, read_manifest, walk,
 };
 use super::generate::generate;
 use super::independent::envelope::{Envelope, MANAGED};
@@ -42,7 +42,18 @@ fn todays_code_opens_them() {
 
 #[test]
 fn todays_code_takes_what_a_killed_mount_has_left_in_its_journal() {
-    let copy = copy_of(JOURNAL);
+    takes_what_is_in_the_journal(JOURNAL);
+}
+
+#[test]
+fn todays_code_takes_a_size_that_only_the_journal_tells() {
+    let note = Frozen::Supplied.volume(&fixture::frozen(SIZE_IN_JOURNAL)).join("note");
+    assert_eq!(fs::metadata(note).unwrap().len(), 4096 * 3 + 150);
+    takes_what_is_in_the_journal(SIZE_IN_JOURNAL);
+}
+
+fn takes_what_is_in_the_journal(version: &str) {
+    let copy = copy_of(version);
     let root = Frozen::Supplied.volume(copy.path());
     for (read_only, writable) in [(true, false), (false, false), (false, true), (true, false)] {
         let keys = Frozen::Supplied.keys(copy.path());

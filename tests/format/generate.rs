@@ -8,12 +8,13 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use ssefs::format::{Argon2idParameters, Descriptor, FORMAT_VERSION, VolumeId};
 use ssefs::keys::{DekCache, KeyProvider, Keyring, Keystore, SuppliedProvider, supplied_verifier};
+use ssefs::store::SyncScope;
 use ssefs::store::tree::DiskTree;
-use ssefs::volume::VolumeDirectory;
+use ssefs::volume::{EncryptedFile, VolumeDirectory};
 
 use super::fixture::{
-    ALL, Frozen, JOURNAL, NOW, VERSIONS, digest, files_of, frozen, key_file, keystore_dir,
-    passphrase, pattern, walk,
+    ALL, Frozen, JOURNAL, NOW, SIZE_IN_JOURNAL, VERSIONS, digest, files_of, frozen, key_file,
+    keystore_dir, passphrase, pattern, walk,
 };
 use super::mount::{Keys, Mounted};
 
@@ -34,25 +35,54 @@ fn make_the_frozen_volumes() {
 #[test]
 #[ignore = "writes tests/frozen; frozen volumes are made once for each writer's format"]
 fn make_the_frozen_journal() {
-    let base = frozen(JOURNAL);
-    let root = Frozen::Supplied.volume(&base);
+    leave_journal(&frozen(JOURNAL), |second, plain| {
+        let file = second.file("note");
+        file.write(4096, &pattern(8, 4096)).unwrap();
+        plain[4096..8192].copy_from_slice(&pattern(8, 4096));
+        file
+    });
+}
+
+/// The same, for one where the power failed after a sync that the journal has answered: it alone
+/// tells the size of the file.
+#[test]
+#[ignore = "writes tests/frozen; frozen volumes are made once for each writer's format"]
+fn make_the_frozen_size() {
+    let base = frozen(SIZE_IN_JOURNAL);
+    let note = Frozen::Supplied.volume(&base).join("note");
+    let mut synced = Vec::new();
+    leave_journal(&base, |second, plain| {
+        let file = second.file("note");
+        file.write(plain.len() as u64, &pattern(9, 50)).unwrap();
+        file.sync(SyncScope::All).unwrap();
+        synced = fs::read(&note).unwrap();
+        file.write(plain.len() as u64 + 50, &pattern(10, 200)).unwrap();
+        assert!(file.sync_in_journal(SyncScope::Data).unwrap());
+        plain.extend([pattern(9, 50), pattern(10, 200)].concat());
+        file
+    });
+    fs::write(&note, synced).unwrap();
+}
+
+/// Makes a volume with the file `note`, which is changed in its second epoch by `change`; then
+/// the process dies.
+fn leave_journal(base: &Path, change: impl FnOnce(&Mounted, &mut Vec<u8>) -> EncryptedFile) {
+    let root = Frozen::Supplied.volume(base);
     fs::create_dir_all(&root).unwrap();
-    put_key(&base);
-    let first = Mounted::create(&root, Frozen::Supplied.keys(&base));
+    put_key(base);
+    let first = Mounted::create(&root, Frozen::Supplied.keys(base));
     let mut plain = pattern(7, 2 * 4096 + 100);
     first.write("note", &plain);
     first.end();
-    let second = Mounted::open(&root, Frozen::Supplied.keys(&base), false).unwrap();
-    let file = second.file("note");
-    file.write(4096, &pattern(8, 4096)).unwrap();
-    plain[4096..8192].copy_from_slice(&pattern(8, 4096));
-    fs::write(Frozen::Supplied.manifest(&base), format!("{}  note\n", digest(&plain))).unwrap();
+    let second = Mounted::open(&root, Frozen::Supplied.keys(base), false).unwrap();
+    let file = change(&second, &mut plain);
+    fs::write(Frozen::Supplied.manifest(base), format!("{}  note\n", digest(&plain))).unwrap();
     // Closing it would erase the record: the process dies before.
     let journal = fs::read(root.join(".ssefs/journal-2")).unwrap();
     drop((file, second));
     fs::write(root.join(".ssefs/journal-2"), journal).unwrap();
     fs::remove_file(root.join(".ssefs/lock")).unwrap();
-    make_public(&base);
+    make_public(base);
 }
 
 /// Git keeps no private modes, so that these would differ from one checkout to the next.

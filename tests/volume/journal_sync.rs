@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ssefs::format::{JOURNAL_SLOT_LEN, slot_start};
+use ssefs::format::{CipherOffset, JOURNAL_SLOT_LEN, plain_size, slot_start};
+use ssefs::store::BackingFile;
 use ssefs::store::SyncScope;
 use ssefs::store::faulty::{Call, CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
@@ -488,4 +489,44 @@ fn a_mount_without_barriers_syncs_what_it_takes_from_a_journal() {
     let file = volume.open(&recovering).unwrap();
     assert!(content(&file).unwrap() == with(9, &[(1, 2)]));
     assert_eq!(syncs(&plan), 4, "what is there, entries, blocks, the record of the new epoch");
+}
+
+/// A file of 5 blocks and 1000 bytes, which ends within its last block.
+fn ending_within() -> Synced {
+    let it = Synced::new(5);
+    it.file.write(5 * BLOCK as u64, &pattern(5, 1000)).unwrap();
+    it.file.sync(SyncScope::Data).unwrap();
+    it.plan.take_calls();
+    it
+}
+
+fn append(it: &Synced, seed: u64, len: usize) {
+    it.file.write(it.file.size(), &pattern(seed, len)).unwrap();
+}
+
+#[test]
+fn a_file_that_grows_within_its_last_block_is_synced_by_the_journal() {
+    let it = ending_within();
+    let durable = it.backing.inner().snapshot();
+    let before = content(&it.file).unwrap();
+    let mut expected = before.clone();
+    for (seed, len) in [(6, 200), (7, 1500), (8, 4096 - 2700)] {
+        append(&it, seed, len);
+        expected.extend(pattern(seed, len));
+        let counted = journal_syncs(|| assert!(it.file.sync_in_journal(SyncScope::Data).unwrap()));
+        assert!(counted == 1 || !cfg!(debug_assertions), "{counted} syncs");
+        let kinds: Vec<CallKind> = it.plan.take_calls().iter().map(|call| call.kind).collect();
+        let is_sync = |kind: &CallKind| matches!(kind, CallKind::Sync(_));
+        assert!(!kinds.iter().any(is_sync), "{kinds:?}");
+    }
+    append(&it, 9, 10);
+    assert!(!it.file.sync_in_journal(SyncScope::Data).unwrap(), "a block more");
+    let (volume, backing) = it.cut(&durable);
+    assert_eq!(plain_size(CipherOffset(backing.size().unwrap())).0, before.len() as u64);
+    let reader = volume.open_read_only(&backing).unwrap();
+    assert!(content(&reader).unwrap() == expected, "through a reader");
+    drop(reader);
+    let file = volume.open(&backing).unwrap();
+    assert!(content(&file).unwrap() == expected);
+    assert_eq!(plain_size(CipherOffset(backing.size().unwrap())).0, expected.len() as u64);
 }
