@@ -84,6 +84,10 @@ impl Workload for Appends {
             let mut log = lock(&lane.log);
             let path = lane.path(&log);
             tally.acknowledged += log.records;
+            let told = path.metadata().map_or(0, |metadata| metadata.len());
+            if told < log.records * lane.record_len as u64 {
+                tally.wrong(format_args!("{} tells {told} bytes only, unopened", path.display()));
+            }
             let Some(found) = tally.read(&path) else {
                 tally.lost(log.records, path.display());
                 log.number += 1;
