@@ -95,7 +95,8 @@ impl FileSystem {
     pub(super) fn foresee(&self, directory: &DirFd, name: &OsStr, stat: &Stat) {
         let object = ObjectId::of(stat);
         let is_asked = stat.kind() == FileKind::Regular && self.volume.may_be_longer(stat.size);
-        if !is_asked || self.open.find(object).is_some() {
+        // A node that the kernel knows has a size: if that is wrong the opening will tell.
+        if !is_asked || self.nodes.node_of(object).is_some() || self.open.is_used(object) {
             return;
         }
         let open = || self.tree.open_file_with_stat(directory, name, OpenFlags::READ);

@@ -57,7 +57,6 @@ use self::open_table::OpenTable;
 use self::overwrites::Overwrites;
 use self::permissions::Daemon;
 use self::resized::Resized;
-use self::space::Removals;
 use crate::format::METADATA_DIR;
 use crate::store::tree::DiskTree;
 use crate::volume::{Volume, VolumeError};
@@ -86,7 +85,6 @@ pub struct FileSystem {
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     resized: Resized,
-    removals: Removals,
     overwrites: Overwrites,
     capabilities: Capabilities,
     transport: OnceLock<&'static str>,
@@ -113,7 +111,6 @@ impl FileSystem {
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             resized: Resized::default(),
-            removals: Removals::default(),
             overwrites: Overwrites::default(),
             capabilities: Capabilities::default(),
             transport: OnceLock::new(),

@@ -149,7 +149,6 @@ impl FileSystem {
             self.directories.remove(node);
         }
         self.open.let_go(target.object);
-        self.removals.note();
         self.nodes.removed(parent, name, target);
     }
 }

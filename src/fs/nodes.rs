@@ -8,8 +8,8 @@
 //! known has that id already, as one whose object is gone may, a number that no inode has is
 //! given instead. So a detached node is never taken for the object that got its inode number.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -24,10 +24,13 @@ use crate::store::tree::{FileKind, Stat};
 
 /// All objects that the kernel knows.
 ///
-/// Lock order: a shard of `objects` before a shard of `nodes`; never two shards of one map.
+/// Lock order: a shard of `objects` before a shard of `nodes`, `unlinked` last; never two shards of
+/// one map.
 pub struct NodeTable {
     nodes: Box<[RwLock<HashMap<NodeId, Node>>]>,
     objects: Box<[Mutex<HashMap<ObjectId, NodeId>>]>,
+    /// Those that are reached by what was pinned alone.
+    unlinked: Mutex<HashSet<NodeId>>,
     /// The device of the root, whose inode numbers serve as ids.
     device: u64,
     next: AtomicU64,
@@ -89,6 +92,7 @@ impl NodeTable {
         let table = Self {
             nodes: (0..SHARDS).map(|_| RwLock::default()).collect(),
             objects: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            unlinked: Mutex::default(),
             device: root.dev,
             next: AtomicU64::new(FIRST_OF_NO_OBJECT),
             count: AtomicU64::new(1),
@@ -124,7 +128,7 @@ impl NodeTable {
             }
             if let Some(node) = nodes.get_mut(&id).filter(|node| node.kind() == kind) {
                 node.lookups += 1;
-                node.learn(parent, name, only_name);
+                self.learn(id, node, (parent, name), only_name);
                 return Some(id);
             }
         } else if self.renames.applied_since(seen) {
@@ -176,6 +180,9 @@ impl NodeTable {
         let node = nodes.remove(&id)?;
         if objects.get(&object) == Some(&id) {
             objects.remove(&object);
+        }
+        if node.is_pinned() {
+            lock(&self.unlinked).remove(&id);
         }
         self.count.fetch_sub(1, Ordering::Relaxed);
         Some(Forgotten { object, kind: node.kind() })
@@ -244,11 +251,50 @@ impl NodeTable {
             return;
         }
         match target.pinned {
-            Some(pinned) => node.extra().pinned = Some(Arc::new(pinned)),
+            Some(pinned) => {
+                node.extra().pinned = Some(Arc::new(pinned));
+                lock(&self.unlinked).insert(id);
+            }
             None => {
                 objects.remove(&target.object);
             }
         }
+    }
+
+    /// Lets go of removed objects other than directories of which `may_go` says that they may:
+    /// whoever has such a node in mind does not reach it any more. Whether there was any.
+    pub fn let_removed_go(&self, may_go: impl Fn(ObjectId) -> bool) -> bool {
+        let unlinked: Vec<NodeId> = lock(&self.unlinked).iter().copied().collect();
+        let mut gone = Vec::new();
+        for id in unlinked {
+            let Some((object, kind)) = self.object(id) else { continue };
+            if kind != FileKind::Directory && may_go(object) {
+                gone.extend(self.detach(id, object));
+            }
+        }
+        !gone.is_empty()
+    }
+
+    /// Takes a removed object from its node; what it was pinned by is dropped without a lock.
+    fn detach(&self, id: NodeId, object: ObjectId) -> Option<Arc<Pinned>> {
+        let mut objects = lock(self.object_shard(object));
+        let mut nodes = write(self.node_shard(id));
+        let node = nodes.get_mut(&id).filter(|node| node.object == object)?;
+        let pinned = node.extra.as_mut()?.pinned.take()?;
+        node.object = NO_OBJECT;
+        if objects.get(&object) == Some(&id) {
+            objects.remove(&object);
+        }
+        lock(&self.unlinked).remove(&id);
+        Some(pinned)
+    }
+
+    /// A node's object has a name, if it had none.
+    fn learn(&self, id: NodeId, node: &mut Node, name: (NodeId, &OsStr), only: bool) {
+        if node.is_pinned() {
+            lock(&self.unlinked).remove(&id);
+        }
+        node.learn(name.0, name.1, only);
     }
 
     /// Takes note that `object` is now called `to` instead of `from`.
@@ -257,7 +303,7 @@ impl NodeTable {
         let Some(&id) = objects.get(&object) else { return };
         let mut nodes = write(self.node_shard(id));
         if let Some(node) = nodes.get_mut(&id) {
-            node.learn(to.0, to.1, false);
+            self.learn(id, node, to, false);
             node.drop_name(from.0, from.1);
         }
     }
@@ -319,6 +365,10 @@ impl Node {
 
     fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.pinned.is_some())
     }
 
     fn first_name(&self) -> Option<(NodeId, &[u8])> {
@@ -384,6 +434,8 @@ fn shard(number: u64) -> usize {
 
 /// The parent of a node without a name.
 const NO_PARENT: NodeId = NodeId(0);
+/// What a detached node is: no number of an inode is that large.
+const NO_OBJECT: ObjectId = ObjectId { dev: u64::MAX, ino: u64::MAX };
 const SHARDS: usize = 128;
 /// Inode numbers of this size are not in use anywhere; ids from here on belong to no object.
 const FIRST_OF_NO_OBJECT: u64 = 1 << 63;

@@ -16,7 +16,7 @@ use super::open_table::{InodeUse, OpenInode};
 use super::pinned::{Pinned, Reached};
 use super::reach::pause;
 use super::{FileSystem, FsError, Handle, NodeId, Opened, Wanted};
-use crate::format::{CipherOffset, KeyId, plain_size};
+use crate::format::KeyId;
 use crate::keys::{Access, Caller, Operation};
 use crate::store::SyncScope;
 use crate::store::disk::DiskFile;
@@ -166,14 +166,13 @@ impl FileSystem {
             let backing = Arc::clone(&disk) as Arc<_>;
             let file = self.volume.open_file_of_size(backing, stat.size, writable, &access);
             inode.set_ready(file.map_err(wrap)?, disk, &stat);
-            if inode.file().size() != plain_size(CipherOffset(stat.size)).0 {
-                self.resized.note(object, stat.size, inode.file().size());
-            }
+            self.resized.opened(object, stat.size, inode.file().size(), writable);
         } else {
             inode.file().authorise(&access).map_err(wrap)?;
             if purpose == Purpose::Write && !inode.file().is_writable() {
-                let (disk, ..) = self.open_backing(node, object, purpose)?;
+                let (disk, stat, writable) = self.open_backing(node, object, purpose)?;
                 inode.replace_disk(Arc::new(disk)).map_err(wrap)?;
+                self.resized.opened(object, stat.size, inode.file().size(), writable);
             }
         }
         if purpose == Purpose::Write {

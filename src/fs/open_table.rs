@@ -115,6 +115,11 @@ impl OpenTable {
         entry.filter(|entry| entry.inode.is_in_use()).map(|it| self.used(it))
     }
 
+    /// Whether somebody has the object open, or is about to.
+    pub fn is_used(&self, object: ObjectId) -> bool {
+        lock(self.shard(object)).used.contains_key(&object)
+    }
+
     /// One more use of the object, if it is open, be it idle.
     pub fn find_or_wake(self: &Arc<Self>, object: ObjectId) -> Option<InodeUse> {
         let mut shard = lock(self.shard(object));

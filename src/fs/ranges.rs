@@ -113,8 +113,8 @@ impl FileSystem {
     ) -> Result<u64, FsError> {
         let read = source.inode().read(from, chunk);
         let read = read.map_err(|error| self.volume_error(source.node(), error))?;
-        let written = target.inode().write(to, &chunk[..read]);
-        written.map_err(|error| self.volume_error(target.node(), error))?;
+        let wrap = |error| self.volume_error(target.node(), error);
+        self.with_space(|| target.inode().write(to, &chunk[..read]).map_err(wrap))?;
         Ok(read as u64)
     }
 

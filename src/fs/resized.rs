@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::locks::lock;
 use super::nodes::ObjectId;
+use crate::format::{CipherOffset, plain_size};
 
 /// These files, by object.
 #[derive(Default)]
@@ -21,8 +22,13 @@ pub struct Resized {
 struct Resize {
     generation: u64,
     stage: Stage,
-    /// The size of the backing file for which the file has `size`: where it may not be written
-    /// it stays too long.
+    /// Until the file is recovered in writing.
+    shown: Option<Shown>,
+}
+
+/// The size of a file, and that of its backing file for which it is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shown {
     backing_size: u64,
     size: u64,
 }
@@ -39,22 +45,30 @@ enum Stage {
 }
 
 impl Resized {
-    /// The file has another size than its backing file said when it was opened.
-    pub fn note(&self, object: ObjectId, backing_size: u64, size: u64) {
+    /// The file was opened, and has this size. Its backing file had the other one before, and
+    /// keeps it where the file is not `writable`.
+    pub fn opened(&self, object: ObjectId, backing_size: u64, size: u64, writable: bool) {
+        let usual = plain_size(CipherOffset(backing_size)).0;
+        let told = self.size(object, backing_size).unwrap_or(usual);
+        if told == size && !(writable && self.any.load(Ordering::Acquire)) {
+            return;
+        }
         let mut files = lock(&self.files);
-        let before = files.get(&object);
-        let known = before.is_some_and(|b| (b.backing_size, b.size) == (backing_size, size));
-        if !known {
-            let generation = before.map_or(0, |before| before.generation) + 1;
-            files.insert(object, Resize { generation, stage: Stage::Untold, backing_size, size });
+        let shown = (!writable).then_some(Shown { backing_size, size });
+        if told != size {
+            let generation = files.get(&object).map_or(0, |before| before.generation) + 1;
+            files.insert(object, Resize { generation, stage: Stage::Untold, shown });
             self.any.store(true, Ordering::Release);
+        } else if let Some(resize) = files.get_mut(&object) {
+            resize.shown = shown;
         }
     }
 
-    /// The same is known before the kernel has been told a size.
+    /// The file will have this size when it is opened, it seems. To come before the kernel has
+    /// been told any.
     pub fn foresee(&self, object: ObjectId, backing_size: u64, size: u64) {
         let (generation, stage) = (0, Stage::Opened);
-        let resize = Resize { generation, stage, backing_size, size };
+        let resize = Resize { generation, stage, shown: Some(Shown { backing_size, size }) };
         lock(&self.files).entry(object).or_insert(resize);
         self.any.store(true, Ordering::Release);
     }
@@ -77,9 +91,8 @@ impl Resized {
 
     /// The size of a file that nobody has open, where it is not what its backing file says.
     pub fn size(&self, object: ObjectId, backing_size: u64) -> Option<u64> {
-        let size =
-            |resize: &mut Resize| (resize.backing_size == backing_size).then_some(resize.size);
-        self.with(object, size).flatten()
+        let shown = self.with(object, |resize| resize.shown).flatten();
+        shown.filter(|shown| shown.backing_size == backing_size).map(|shown| shown.size)
     }
 
     /// The kernel wants to open the file. False while it has the size wrong.
@@ -123,8 +136,11 @@ mod tests {
     use std::fs::File;
 
     use super::super::tests::{Fixture, ROOT_CALLER, os};
-    use super::super::{DirectoryEntry, DirectorySink, Entry, NodeId};
+    use rustix::io::Errno;
+
+    use super::super::{AttributeChange, DirectoryEntry, DirectorySink, Entry, NodeId};
     use super::*;
+    use crate::format::{JOURNAL_RECORD_LEN, slot_start};
 
     struct Sizes(Vec<u64>);
 
@@ -160,14 +176,42 @@ mod tests {
         assert_eq!(crashed.fs.attributes(found.node, None).unwrap().size, 5600);
         let expected = [vec![8; 10], vec![7; 4990], vec![9; 600]].concat();
         assert_eq!(crashed.content(found.node), expected);
+        // Cut by its name to what the backing file had before.
+        let cut_again = AttributeChange { size: Some(5000), ..Default::default() };
+        let cut_to = crashed.fs.set_attributes(ROOT_CALLER, found.node, None, &cut_again).unwrap();
+        assert_eq!(cut_to.size, 5000);
+        assert_eq!(crashed.fs.attributes(found.node, None).unwrap().size, 5000);
+        let expected_then = &expected[..5000];
+        assert_eq!(crashed.content(found.node), expected_then);
         crashed.fs.forget(found.node, 1);
-        assert_eq!(crashed.content(crashed.lookup(NodeId::ROOT, "file")), expected);
+        assert_eq!(crashed.content(crashed.lookup(NodeId::ROOT, "file")), expected_then);
 
         let listed = fx.crashed(cut);
         let opened = listed.fs.open_directory(ROOT_CALLER, NodeId::ROOT).unwrap();
         let mut sizes = Sizes(Vec::new());
         listed.fs.read_directory(opened.handle, 0, true, &mut sizes).unwrap();
         assert_eq!(sizes.0, [5600]);
+        // One that does not open, as its end did not reach the medium.
+        let torn = fx.crashed(|there| {
+            cut(there);
+            let journal = std::fs::read_dir(there.join(".ssefs")).unwrap().find_map(|entry| {
+                let path = entry.unwrap().path();
+                path.file_name()?.to_str()?.starts_with("journal-").then_some(path)
+            });
+            let mut bytes = std::fs::read(journal.as_ref().unwrap()).unwrap();
+            for slot in 0..8 {
+                bytes[slot_start(slot) as usize + JOURNAL_RECORD_LEN] ^= 1;
+            }
+            std::fs::write(journal.unwrap(), bytes).unwrap();
+        });
+        let found = torn.fs.lookup(ROOT_CALLER, NodeId::ROOT, os("file")).unwrap();
+        assert_eq!(found.attributes.size, 5600);
+        let refused = torn.fs.open(ROOT_CALLER, found.node, libc::O_RDONLY);
+        assert!(refused.unwrap_err().is(Errno::STALE), "the kernel has the size wrong");
+        let again = torn.fs.lookup(ROOT_CALLER, NodeId::ROOT, os("file")).unwrap();
+        assert_eq!((again.attributes.size, again.generation), (5000, 1));
+        assert_eq!(torn.content(again.node), expected[..5000]);
+
         // What is not what the record was to replace stays as it is.
         let other = fx.crashed(|there| {
             cut(there);
@@ -185,30 +229,46 @@ mod tests {
     fn a_file_is_of_another_generation_after_each_change() {
         let (resized, file) = (Resized::default(), ObjectId { dev: 1, ino: 7 });
         assert_eq!((resized.tell(file), resized.may_open(file)), (0, true));
-        resized.note(file, 9000, 3000);
+        resized.opened(file, 9000, 3000, false);
         assert_eq!((resized.generation(file), resized.may_open(file)), (1, false));
         assert_eq!((resized.tell(file), resized.may_open(file)), (1, true));
-        resized.note(file, 9000, 3000);
+        resized.opened(file, 9000, 3000, false);
         assert_eq!((resized.generation(file), resized.may_open(file)), (1, true));
-        resized.note(file, 8000, 2000);
+        resized.opened(file, 8000, 2000, false);
         assert_eq!((resized.generation(file), resized.may_open(file)), (2, false));
         assert_eq!(resized.size(file, 8000), Some(2000));
         assert_eq!(resized.size(file, 6096), None, "it has changed since");
         assert_eq!(resized.generation(ObjectId { dev: 1, ino: 8 }), 0);
+        resized.opened(file, 8000, 2000, true);
+        assert_eq!((resized.generation(file), resized.size(file, 8000)), (2, None), "recovered");
         resized.made(file);
         assert_eq!((resized.generation(file), resized.may_open(file)), (0, true));
+    }
+
+    #[test]
+    fn what_was_foreseen_wrongly_is_told_anew() {
+        let (resized, file) = (Resized::default(), ObjectId { dev: 1, ino: 7 });
+        resized.foresee(file, 9000, 5600);
+        assert_eq!((resized.size(file, 9000), resized.may_open(file)), (Some(5600), true));
+        resized.opened(file, 9000, 5600, true);
+        assert_eq!((resized.size(file, 9000), resized.may_open(file)), (None, true));
+        resized.forget(file);
+        resized.foresee(file, 9000, 5600);
+        resized.opened(file, 9000, 4904, true);
+        assert_eq!((resized.generation(file), resized.may_open(file)), (1, false));
+        assert_eq!((resized.tell(file), resized.may_open(file)), (1, true));
     }
 
     /// The kernel drops the node that it has the wrong size of, perhaps before it has the new one.
     #[test]
     fn a_node_that_is_forgotten_before_the_file_is_opened_does_not_begin_anew() {
         let (resized, file) = (Resized::default(), ObjectId { dev: 1, ino: 7 });
-        resized.note(file, 9000, 3000);
+        resized.opened(file, 9000, 3000, false);
         resized.forget(file);
         assert_eq!(resized.tell(file), 1);
         resized.forget(file);
         assert_eq!(resized.tell(file), 1);
-        resized.note(file, 9000, 3000);
+        resized.opened(file, 9000, 3000, false);
         assert!(resized.may_open(file), "it has been refused once");
         resized.forget(file);
         assert_eq!(resized.generation(file), 0);

@@ -1,59 +1,26 @@
-//! The space of files that were just removed. A file without a name is held until the kernel has
-//! forgotten it, which it says a moment after the removal has returned: who lacks space in
-//! between waits for that.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+//! The space of removed files. Each is held by a descriptor until the kernel has forgotten it, so
+//! that who has it in mind without having it open still reaches it; the kernel says so a moment
+//! after the removal has returned. Where the disk is full the space counts more: what nobody has
+//! open is let go of at once.
 
 use rustix::io::Errno;
 
 use super::{FileSystem, FsError};
 
-/// When a file lost its last name.
-pub struct Removals {
-    begun: Instant,
-    /// In milliseconds since then; 0 while none has.
-    last: AtomicU64,
-}
-
-impl Default for Removals {
-    fn default() -> Self {
-        Self { begun: Instant::now(), last: AtomicU64::new(0) }
-    }
-}
-
-impl Removals {
-    /// A file has lost a name.
-    pub fn note(&self) {
-        self.last.store(self.now(), Ordering::Relaxed);
-    }
-
-    fn any_lately(&self) -> bool {
-        let last = self.last.load(Ordering::Relaxed);
-        last > 0 && self.now().saturating_sub(last) < LATELY_MILLIS
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
-    }
-}
-
 impl FileSystem {
-    /// Does what takes space; where there is none left and files were removed lately, again.
+    /// Does what takes space; where there is none left, once more without removed files.
     pub(super) fn with_space<T>(
         &self,
         attempt: impl Fn() -> Result<T, FsError>,
     ) -> Result<T, FsError> {
-        for wait in WAITS_MILLIS {
-            match attempt() {
-                Err(error) if lacks_space(&error) && self.removals.any_lately() => {
-                    thread::sleep(Duration::from_millis(wait));
-                }
-                result => return result,
-            }
+        match attempt() {
+            Err(error) if lacks_space(&error) && self.let_removed_go() => attempt(),
+            result => result,
         }
-        attempt()
+    }
+
+    fn let_removed_go(&self) -> bool {
+        self.nodes.let_removed_go(|object| !self.open.is_used(object))
     }
 }
 
@@ -61,21 +28,16 @@ fn lacks_space(error: &FsError) -> bool {
     error.is(Errno::NOSPC) || error.is(Errno::DQUOT)
 }
 
-const LATELY_MILLIS: u64 = 1000;
-/// A quarter of a second in all, for a program that fills a disk up and removes files meanwhile.
-const WAITS_MILLIS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
-    use super::super::tests::{Fixture, os};
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::super::{NodeId, error::refused};
-
     use super::*;
 
     #[test]
-    fn who_lacks_space_waits_for_what_was_just_removed() {
+    fn who_lacks_space_gets_that_of_removed_files_that_nobody_has_open() {
         let fx = Fixture::new();
         let attempts = Cell::new(0);
         let fails = |times, errno| {
@@ -85,14 +47,30 @@ mod tests {
                 if attempts.get() > times { Ok(()) } else { refused(NodeId::ROOT, errno) }
             })
         };
+        let (first, second) =
+            (fx.create(NodeId::ROOT, "a", b"text"), fx.create(NodeId::ROOT, "b", b"text"));
+        let handle = fx.fs.open(ROOT_CALLER, second, libc::O_RDONLY).unwrap().handle;
+        let none_held = fx.open_descriptors();
         assert!(fails(1, Errno::NOSPC).unwrap_err().is(Errno::NOSPC), "nothing was removed");
-        fx.create(NodeId::ROOT, "file", b"text");
-        fx.fs.unlink(NodeId::ROOT, os("file")).unwrap();
-        fails(3, Errno::NOSPC).unwrap();
-        fails(1, Errno::DQUOT).unwrap();
+        for name in ["a", "b"] {
+            fx.fs.unlink(NodeId::ROOT, os(name)).unwrap();
+        }
+        assert_eq!(fx.open_descriptors(), none_held + 2);
         assert!(fails(1, Errno::IO).unwrap_err().is(Errno::IO));
-        assert_eq!(attempts.get(), 1);
-        assert!(fails(99, Errno::NOSPC).unwrap_err().is(Errno::NOSPC));
-        assert_eq!(attempts.get(), 1 + WAITS_MILLIS.len());
+        fails(1, Errno::DQUOT).unwrap();
+        assert_eq!(fx.open_descriptors(), none_held + 1);
+        assert!(fails(1, Errno::NOSPC).unwrap_err().is(Errno::NOSPC), "what is open stays");
+        assert!(fx.fs.attributes(first, None).unwrap_err().is(Errno::STALE));
+        assert_eq!(fx.fs.attributes(second, None).unwrap().nlink, 0);
+        assert_eq!(fx.content(second), b"text");
+
+        // Its inode number may be another file's by now.
+        let third = fx.create(NodeId::ROOT, "a", b"other");
+        assert_ne!(third, first);
+        fx.fs.forget(first, 1);
+        assert_eq!(fx.content(third), b"other");
+        fx.fs.release(handle).unwrap();
+        fails(1, Errno::NOSPC).unwrap();
+        assert!(fx.fs.attributes(second, None).unwrap_err().is(Errno::STALE));
     }
 }

@@ -3,7 +3,8 @@
 //! on the medium. Recovery brings it at the first open. Until then the journal tells the size to
 //! whoever only asks for that, which takes no key: a claim, no proof.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::ops::Range;
 
 use super::describe::describe;
 use super::error::VolumeError;
@@ -22,7 +23,7 @@ impl Volume {
         let left = self.left_behind();
         left.is_any() && {
             let size = plain_size(CipherOffset(backing_size));
-            last_block(size).is_some_and(|block| left.grows_at(block))
+            last_block(size).is_some_and(|block| left.may_grow(block, stored_len(block, size)))
         }
     }
 
@@ -55,16 +56,22 @@ impl Volume {
     }
 }
 
-/// The last blocks that files of these records may grow in.
-pub(super) fn growing<'a>(files: impl Iterator<Item = &'a Blocks>) -> HashSet<BlockIndex> {
-    let grows = |record: &JournalRecord| match record.base {
-        Entry::Hole => false,
-        Entry::Stored(base) => record.sealed.len > base.current.len,
-    };
-    let growing = |(block, records): (&BlockIndex, &Vec<(JournalRecord, u32)>)| {
-        records.iter().any(|(record, _)| grows(record)).then_some(*block)
-    };
-    files.flat_map(|blocks| blocks.iter().filter_map(growing)).collect()
+/// In which last blocks files of these records may grow, from what length to what.
+pub(super) fn growing<'a>(
+    files: impl Iterator<Item = &'a Blocks>,
+) -> HashMap<BlockIndex, Range<u16>> {
+    let mut growing: HashMap<BlockIndex, Range<u16>> = HashMap::new();
+    for (block, records) in files.flatten() {
+        for (record, _) in records {
+            let Entry::Stored(base) = record.base else { continue };
+            let (from, to) = (base.current.len, record.sealed.len);
+            if from < to {
+                let lengths = growing.entry(*block).or_insert(from..to);
+                *lengths = lengths.start.min(from)..lengths.end.max(to);
+            }
+        }
+    }
+    growing
 }
 
 fn last_block(size: PlainSize) -> Option<BlockIndex> {

@@ -1,9 +1,10 @@
 //! What mounts that did not end left in their journals: blocks that were gathered and are not in
 //! their files yet. Each file gets its own back when it is recovered.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,8 +41,8 @@ struct LeftJournal {
     disk: Arc<DiskFile>,
     /// Of each file the records of each block, the newest last.
     files: HashMap<FileId, Blocks>,
-    /// The last blocks that any of them may have grown in.
-    grows_at: HashSet<BlockIndex>,
+    /// The last blocks that any of them may have grown in, from what length to what.
+    growing: HashMap<BlockIndex, Range<u16>>,
 }
 
 pub(super) type Blocks = BTreeMap<BlockIndex, Vec<(JournalRecord, u32)>>;
@@ -73,8 +74,8 @@ impl LeftBehind {
                 true => read_journal(&disk, volume, epoch, volume_key)?,
                 false => HashMap::new(),
             };
-            let grows_at = growing(files.values());
-            let left = LeftJournal { epoch, disk, files, grows_at };
+            let growing = growing(files.values());
+            let left = LeftJournal { epoch, disk, files, growing };
             match left.files.is_empty() {
                 true => remove(&directory, &left, read_only),
                 false => {
@@ -104,9 +105,11 @@ impl LeftBehind {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Whether any file may be longer than its backing file says, which ends in this block.
-    pub(super) fn grows_at(&self, block: BlockIndex) -> bool {
-        self.lock().iter().any(|journal| journal.grows_at.contains(&block))
+    /// Whether any file may be longer than its backing file says, which ends in this block after
+    /// `len` bytes.
+    pub(super) fn may_grow(&self, block: BlockIndex, len: usize) -> bool {
+        let grows = |lengths: &Range<u16>| lengths.contains(&(len as u16));
+        self.lock().iter().any(|journal| journal.growing.get(&block).is_some_and(grows))
     }
 
     /// What is left of a block of a file that was last written in `epoch`, the newest last.
@@ -116,9 +119,10 @@ impl LeftBehind {
         epoch: u64,
         block: BlockIndex,
     ) -> Vec<JournalRecord> {
-        let Some((_, blocks)) = self.find(file, epoch) else { return Vec::new() };
-        let records = blocks.get(&block).into_iter().flatten();
-        records.map(|(record, _)| *record).collect()
+        let journals = self.lock();
+        let journal = journals.iter().find(|journal| journal.epoch == epoch);
+        let records = journal.and_then(|journal| journal.files.get(&file)?.get(&block));
+        records.into_iter().flatten().map(|(record, _)| *record).collect()
     }
 
     /// The file has what was left of it, as it is open for writing: it was recovered, then or

@@ -250,7 +250,8 @@ impl Content {
         if let Some(size) = grown {
             let had_reached = self.durable.has_reached(self.backing.changes());
             self.backing.set_size(Self::cipher_end(size).0)?;
-            if had_reached {
+            let over_hole = gathered.last().is_some_and(|(_, last)| last.base == Entry::Hole);
+            if had_reached && !over_hole {
                 // The record of the last block tells this size too.
                 self.durable.note_reached(self.backing.changes());
             }

@@ -282,16 +282,11 @@ fn space_is_there_as_soon_as_a_file_is_removed() {
     bench.mount(&["-o", "writeback=off"]);
     fs::write(bench.file("old"), pattern(80, 2 << 20)).unwrap();
     let made = fill(&bench.file("filler"));
-    // Known to the kernel a little longer, without being open.
+    // Known to the kernel for longer, without being open.
     let known = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(bench.file("old"));
-    let known = known.unwrap();
     fs::remove_file(bench.file("old")).unwrap();
-    let forgets = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(5));
-        drop(known);
-    });
     fs::write(bench.file("new"), pattern(81, 1 << 20)).unwrap();
-    forgets.join().unwrap();
+    drop(known.unwrap());
     assert!(made.len() > 1, "nothing fitted at all");
     bench.unmount();
     small.finish();
