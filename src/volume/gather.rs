@@ -19,6 +19,9 @@ pub(super) struct Gather {
     open: BTreeMap<BlockIndex, Gathered>,
     /// What a commit has begun with: their entries are written, they are not.
     committing: BTreeMap<BlockIndex, Gathered>,
+    /// The blocks whose records are not promised, or not known to be durable; perhaps with some
+    /// that do not wait any more. So a sync does not look at all that waits.
+    news: Vec<BlockIndex>,
     /// Some of the blocks are in memory only.
     unkept: bool,
     /// When the first block of `open` came.
@@ -42,6 +45,8 @@ pub(super) struct Gathered {
     /// Where what it was before is, as long as that may be needed: promised, or all that could
     /// be put there.
     pub(super) before: Vec<Kept>,
+    /// It is among the news.
+    is_news: bool,
     /// A commit that broke off may have written it: what is to replace it has to wait until it
     /// is, or `base` would not be what is on the backing store.
     attempted: bool,
@@ -50,7 +55,8 @@ pub(super) struct Gathered {
 impl Gathered {
     /// What is put in the place of `base`, nowhere else yet.
     pub(super) fn new(base: Entry, sealed: Sealed, cipher: Box<[u8]>) -> Self {
-        Self { base, sealed, cipher, kept: None, before: Vec::new(), attempted: false }
+        let (kept, before) = (None, Vec::new());
+        Self { base, sealed, cipher, kept, before, is_news: false, attempted: false }
     }
 
     /// Comes in place of `replaced`.
@@ -61,16 +67,17 @@ impl Gathered {
         self.before.extend(replaced.kept.filter(stays));
     }
 
-    /// A sync of the journal has made durable what it had up to this record.
-    fn note_promised(&mut self, newest: u64) {
-        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.sequence() <= newest) {
-            kept.note_durable();
-        }
+    /// A sync of the journal has made durable what it had up to this record. Whether its newest
+    /// one is not.
+    fn note_promised(&mut self, newest: u64) -> bool {
+        self.is_news = !self.kept.as_ref().is_some_and(|kept| kept.sequence() <= newest);
         let records = self.before.iter().chain(&self.kept).map(Kept::sequence);
-        let Some(last) = records.filter(|sequence| *sequence <= newest).max() else { return };
-        for outdated in self.before.extract_if(.., |kept| kept.sequence() < last) {
-            outdated.end();
+        if let Some(last) = records.filter(|sequence| *sequence <= newest).max() {
+            for outdated in self.before.extract_if(.., |kept| kept.sequence() < last) {
+                outdated.end();
+            }
         }
+        self.is_news
     }
 }
 
@@ -80,6 +87,7 @@ impl Gather {
         Self {
             open: BTreeMap::new(),
             committing: BTreeMap::new(),
+            news: Vec::new(),
             unkept: false,
             broken_off: 0,
             since: None,
@@ -120,7 +128,12 @@ impl Gather {
     /// Takes a block, in place of one that waits already.
     pub(super) fn put(&mut self, block: BlockIndex, mut gathered: Gathered) {
         debug_assert!(!self.committing.contains_key(&block), "it had to wait for the commit");
-        match self.open.remove(&block) {
+        let replaced = self.open.remove(&block);
+        if !replaced.as_ref().is_some_and(|replaced| replaced.is_news) {
+            self.news.push(block);
+        }
+        gathered.is_news = true;
+        match replaced {
             Some(replaced) => gathered.replace(replaced),
             None => _ = self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed),
         }
@@ -205,6 +218,7 @@ impl Gather {
                 }
             }
         }
+        self.news.retain(|block| self.open.contains_key(block));
         self.unkept &= !self.open.is_empty();
         (promised, all_promised)
     }
@@ -212,20 +226,28 @@ impl Gather {
     /// Promises all that waits, whose records are about to be made durable. `None` if not all of
     /// it can be; else whether any of them is not durable yet.
     pub(super) fn promise(&mut self) -> Option<bool> {
-        let mut blocks = self.open.values().chain(self.committing.values());
-        if !blocks.all(|it| it.kept.as_ref().is_some_and(Kept::may_be_promised)) {
+        let may_be =
+            |gathered: &Gathered| gathered.kept.as_ref().is_some_and(Kept::may_be_promised);
+        if !self.news.iter().filter_map(|block| self.find(*block)).all(may_be) {
             return None;
         }
-        let blocks = self.open.values_mut().chain(self.committing.values_mut());
-        let kept = blocks.filter_map(|gathered| gathered.kept.as_mut());
-        Some(kept.map(Kept::promise).filter(|is_durable| !is_durable).count() > 0)
+        let mut is_new = false;
+        for block in &self.news {
+            let gathered = newest_of(&mut self.open, &mut self.committing, *block);
+            if let Some(kept) = gathered.and_then(|gathered| gathered.kept.as_mut()) {
+                kept.promise();
+                is_new = true;
+            }
+        }
+        Some(is_new)
     }
 
     /// The records up to `newest` are durable: what they have come after need not stay.
     pub(super) fn note_promised(&mut self, newest: u64) {
-        for gathered in self.open.values_mut().chain(self.committing.values_mut()) {
-            gathered.note_promised(newest);
-        }
+        self.news.retain(|block| {
+            let gathered = newest_of(&mut self.open, &mut self.committing, *block);
+            gathered.is_some_and(|gathered| gathered.note_promised(newest))
+        });
     }
 
     /// All blocks that wait, to be entered anew after what is on disk was looked at.
@@ -233,6 +255,7 @@ impl Gather {
         self.abandon_commit();
         self.since = None;
         self.unkept = false;
+        self.news.clear();
         self.count_out(self.open.len());
         std::mem::take(&mut self.open)
     }
@@ -240,6 +263,14 @@ impl Gather {
     fn count_out(&self, blocks: usize) {
         self.total.fetch_sub(blocks as u64 * BLOCK_LEN, Ordering::Relaxed);
     }
+}
+
+fn newest_of<'a>(
+    open: &'a mut BTreeMap<BlockIndex, Gathered>,
+    committing: &'a mut BTreeMap<BlockIndex, Gathered>,
+    block: BlockIndex,
+) -> Option<&'a mut Gathered> {
+    open.get_mut(&block).or_else(|| committing.get_mut(&block))
 }
 
 impl Drop for Gather {

@@ -60,8 +60,6 @@ pub(super) struct Kept {
     slot: u32,
     /// A sync has been answered, or is about to be, because the record is there.
     promised: bool,
-    /// A sync of the journal has covered it.
-    durable: bool,
     /// The record must not be found again, even where its block is in the file.
     over_hole: bool,
     /// All of it was.
@@ -268,7 +266,6 @@ impl Journal {
                 sequence: slots.sequence,
                 slot,
                 promised: false,
-                durable: false,
                 over_hole: gathered.base == Entry::Hole,
                 written: false,
                 done: false,
@@ -307,15 +304,9 @@ impl Kept {
         self.done = true;
     }
 
-    /// From now on the record stays until [`Self::end`]. Whether a power cut leaves it there too.
-    pub(super) fn promise(&mut self) -> bool {
+    /// From now on the record stays until [`Self::end`].
+    pub(super) fn promise(&mut self) {
         self.promised = true;
-        self.durable
-    }
-
-    /// A sync of the journal that began after it was written has succeeded.
-    pub(super) fn note_durable(&mut self) {
-        self.durable = true;
     }
 
     /// Whether it has to stay.
