@@ -39,6 +39,7 @@ impl FileSystem {
         let forgotten = self.nodes.forget(node, count);
         if let Some(forgotten) = &forgotten {
             self.resized.forget(forgotten.object);
+            self.end_lingering_of(forgotten.object);
             self.open.let_go(forgotten.object);
         }
         if forgotten.is_some_and(|forgotten| forgotten.kind == FileKind::Directory) {
@@ -96,7 +97,7 @@ impl FileSystem {
         let object = ObjectId::of(stat);
         let is_asked = stat.kind() == FileKind::Regular && self.volume.may_be_longer(stat.size);
         // A node that the kernel knows has a size: if that is wrong the opening will tell.
-        if !is_asked || self.nodes.node_of(object).is_some() || self.open.is_used(object) {
+        if !is_asked || self.nodes.node_of(object).is_some() || self.open.users(object) > 0 {
             return;
         }
         let open = || self.tree.open_file_with_stat(directory, name, OpenFlags::READ);

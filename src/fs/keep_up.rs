@@ -77,8 +77,13 @@ impl FileSystem {
     /// also syncs what has not been. To be called every second, and with `sync_all` every half a
     /// minute.
     pub fn keep_up(&self, sync_all: bool) {
+        self.end_lingering_in_time();
+        // What was promised of closed files and removed ones stays there until they are synced.
+        let is_large = self.volume.journal_is_large() && self.volume.unsynced_now().is_some();
+        let sync_all = sync_all || is_large;
         if sync_all {
             // One sync of everything is for all that are closed, and none for those that are open.
+            self.end_lingering();
             self.open.close_all_idle();
         } else {
             self.open.close_idle();

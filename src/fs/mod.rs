@@ -18,6 +18,7 @@ mod error;
 mod file_io;
 mod handles;
 mod keep_up;
+mod lingering;
 mod listing;
 mod locks;
 mod names;
@@ -52,6 +53,7 @@ use self::directories::DirectoryCache;
 use self::error::{At, refused};
 use self::handles::{DirectoryHandle, FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
+use self::lingering::Lingering;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
 use self::overwrites::Overwrites;
@@ -84,6 +86,7 @@ pub struct FileSystem {
     listings: HandleTable<DirectoryHandle>,
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
+    lingering: Lingering,
     resized: Resized,
     overwrites: Overwrites,
     capabilities: Capabilities,
@@ -110,6 +113,7 @@ impl FileSystem {
             listings: HandleTable::new(),
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
+            lingering: Lingering::default(),
             resized: Resized::default(),
             overwrites: Overwrites::default(),
             capabilities: Capabilities::default(),
@@ -132,6 +136,7 @@ impl FileSystem {
 
     /// Refuses or allows changes from now on.
     pub fn set_read_only(&self, read_only: bool) {
+        self.end_lingering();
         self.read_only.store(read_only || self.volume.read_only(), Ordering::Release);
         // They are open for writing, which keeps what lies below from being made read-only.
         self.open.close_all_idle();

@@ -148,8 +148,13 @@ impl FileSystem {
         {
             self.directories.remove(node);
         }
-        self.open.let_go(target.object);
+        let object = target.object;
+        let is_dropped = self.drop_lingering(object);
+        self.open.let_go(object);
         self.nodes.removed(parent, name, target);
+        if is_dropped {
+            self.nodes.let_go(object);
+        }
     }
 }
 

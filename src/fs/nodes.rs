@@ -275,6 +275,13 @@ impl NodeTable {
         !gone.is_empty()
     }
 
+    /// Lets go of a removed object, if nothing but a pin leads to it.
+    pub fn let_go(&self, object: ObjectId) {
+        if let Some(id) = self.node_of(object) {
+            drop(self.detach(id, object));
+        }
+    }
+
     /// Takes a removed object from its node; what it was pinned by is dropped without a lock.
     fn detach(&self, id: NodeId, object: ObjectId) -> Option<Arc<Pinned>> {
         let mut objects = lock(self.object_shard(object));

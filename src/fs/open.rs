@@ -120,8 +120,18 @@ impl FileSystem {
     pub(super) fn close(&self, file: &FileHandle) -> Result<(), FsError> {
         let inode = file.inode();
         fail_point::hit("fs.release.before_settle");
-        let settled =
-            if file.writable && inode.remove_writer() { self.settle(inode, false) } else { Ok(()) };
+        let is_last = file.writable && inode.remove_writer();
+        if is_last && !inode.is_unlinked() && !self.lingers(inode) {
+            return self.settle_closed(inode);
+        }
+        self.nodes.set_stamp(inode.node(), inode.stamp());
+        self.note_closed(inode);
+        Ok(())
+    }
+
+    /// Brings the header of a file up to date that nobody writes any more.
+    pub(super) fn settle_closed(&self, inode: &OpenInode) -> Result<(), FsError> {
+        let settled = self.settle(inode, false);
         self.nodes.set_stamp(inode.node(), inode.stamp());
         self.note_closed(inode);
         settled

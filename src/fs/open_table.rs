@@ -65,6 +65,8 @@ pub struct OpenInode {
     often: AtomicBool,
     /// It is closed when nobody uses it any more.
     given_up: AtomicBool,
+    /// It has no name any more: nothing of it is to be written.
+    unlinked: AtomicBool,
     /// How often idle files were closed since somebody opened it.
     rounds: AtomicU8,
 }
@@ -115,9 +117,9 @@ impl OpenTable {
         entry.filter(|entry| entry.inode.is_in_use()).map(|it| self.used(it))
     }
 
-    /// Whether somebody has the object open, or is about to.
-    pub fn is_used(&self, object: ObjectId) -> bool {
-        lock(self.shard(object)).used.contains_key(&object)
+    /// How often the object is in use: open, or about to be.
+    pub fn users(&self, object: ObjectId) -> usize {
+        lock(self.shard(object)).used.get(&object).map_or(0, |entry| entry.users)
     }
 
     /// One more use of the object, if it is open, be it idle.
@@ -259,6 +261,7 @@ impl OpenInode {
             idle: AtomicBool::new(false),
             often: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            unlinked: AtomicBool::new(false),
             rounds: AtomicU8::new(0),
         }
     }
@@ -484,6 +487,16 @@ impl OpenInode {
         self.given_up.load(Ordering::Acquire)
     }
 
+    /// It has no name any more, and will have none.
+    pub fn note_unlinked(&self) {
+        self.unlinked.store(true, Ordering::Release);
+    }
+
+    /// Whether it has no name any more.
+    pub fn is_unlinked(&self) -> bool {
+        self.unlinked.load(Ordering::Acquire)
+    }
+
     fn is_often(&self) -> bool {
         self.often.load(Ordering::Relaxed)
     }
@@ -500,6 +513,9 @@ impl OpenInode {
     /// Tells how the file is left, for whoever opens it next.
     fn end(&self) {
         if let Some(ready) = self.ready.get() {
+            if self.is_unlinked() {
+                ready.file.discard();
+            }
             ready.file.end();
         }
     }

@@ -20,7 +20,7 @@ impl FileSystem {
     }
 
     fn let_removed_go(&self) -> bool {
-        self.nodes.let_removed_go(|object| !self.open.is_used(object))
+        self.nodes.let_removed_go(|object| self.open.users(object) == 0)
     }
 }
 

@@ -90,8 +90,9 @@ impl Fixture {
         entry.node
     }
 
-    /// How many files are open that are not idle.
+    /// How many files are open that neither linger nor are idle.
     pub fn in_use(&self) -> usize {
+        self.fs.end_lingering();
         self.fs.open.close_all_idle();
         self.fs.open.len()
     }

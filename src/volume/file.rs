@@ -242,6 +242,17 @@ impl EncryptedFile {
         }
     }
 
+    /// Whether something waits for a commit, and may wait a little longer than until the close: all
+    /// is well with the file, and what waits outlives the process.
+    pub fn may_linger(&self) -> bool {
+        let content = self.reading();
+        content.has_gathered()
+            && !content.gather.is_full()
+            && !content.unsettled
+            && !content.is_withdrawn()
+            && !content.has_failed()
+    }
+
     /// Whether something waits for a commit.
     pub fn has_gathered(&self) -> bool {
         self.reading().has_gathered()
@@ -342,6 +353,12 @@ impl EncryptedFile {
             sealing.pages.forget_tags();
         }
         rests
+    }
+
+    /// Lets go of what waits for a commit, of a file that nobody can open any more. What was
+    /// promised stays in the journal, as a power cut may bring the file back.
+    pub fn discard(&self) {
+        self.writing().discard();
     }
 
     /// Tells the volume how the file is left: to come before it is opened anew. From then on

@@ -66,6 +66,14 @@ impl Content {
         Some(Promise { journal, is_new, newest })
     }
 
+    /// Lets go of what waits. Of that what is promised stays until the file is synced.
+    pub(super) fn discard(&mut self) {
+        for gathered in self.gather.take_all().into_values() {
+            let kept = gathered.before.into_iter().chain(gathered.kept);
+            self.durable.hold(kept.filter(Kept::is_promised).collect());
+        }
+    }
+
     /// Leaves what is promised and could not be written to the journal, if there is any; lets go of
     /// the rest.
     pub(super) fn strand(&mut self) -> bool {

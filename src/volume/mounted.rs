@@ -130,7 +130,17 @@ impl Volume {
 
     /// Whether any file has something that waits for a commit.
     pub fn has_gathered(&self) -> bool {
-        self.gathered.load(Ordering::Relaxed) > 0
+        self.gathered_bytes() > 0
+    }
+
+    /// How many bytes wait for a commit, in all files.
+    pub fn gathered_bytes(&self) -> u64 {
+        self.gathered.load(Ordering::Relaxed)
+    }
+
+    /// Whether the journal holds so much that a sync of everything is due, to have it emptied.
+    pub fn journal_is_large(&self) -> bool {
+        self.journal().is_some_and(|journal| journal.is_large())
     }
 
     /// Gives back the space of the journal if nothing is in it; wanted now and then.

@@ -3,7 +3,6 @@
 
 use super::content::Content;
 use super::error::VolumeError;
-use super::journal::Kept;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::opens_as;
 use crate::format::{
@@ -46,10 +45,7 @@ impl Content {
     fn empty(&mut self) -> Result<(), VolumeError> {
         self.backing.set_size(0)?;
         self.size = PlainSize(0);
-        for gathered in self.gather.take_all().into_values() {
-            let kept = gathered.before.into_iter().chain(gathered.kept);
-            self.durable.hold(kept.filter(Kept::is_promised).collect());
-        }
+        self.discard();
         // Nothing may come to lie in the file before what it held is gone for good.
         self.durable.note_whole_in_flight();
         self.durable.cut_to(self.size);

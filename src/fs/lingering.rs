@@ -1,0 +1,269 @@
+//! Files whose last writer has gone while blocks of them wait for a commit. They stay open for a
+//! second. A program that opens such a file again, as one does that opens its database for each
+//! transaction, finds it as it was; one that removes it, as SQLite does with its journal, spares
+//! the disk two writes and a flush. What waits outlives the process in the volume's journal.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::FileSystem;
+use super::locks::lock;
+use super::nodes::ObjectId;
+use super::open_table::{InodeUse, OpenInode};
+
+/// These files, by object.
+#[derive(Default)]
+pub(super) struct Lingering {
+    files: Mutex<HashMap<ObjectId, Lingerer>>,
+}
+
+struct Lingerer {
+    used: InodeUse,
+    since: Instant,
+}
+
+impl Lingering {
+    /// Takes a file, if there is room.
+    fn add(&self, used: InodeUse) -> bool {
+        let object = used.inode().object();
+        let mut files = lock(&self.files);
+        if files.contains_key(&object) {
+            return true;
+        }
+        let has_room = files.len() < MOST_FILES;
+        if has_room {
+            files.insert(object, Lingerer { used, since: Instant::now() });
+        }
+        has_room
+    }
+
+    fn has(&self, object: ObjectId) -> bool {
+        lock(&self.files).contains_key(&object)
+    }
+
+    fn take(&self, object: ObjectId) -> Option<InodeUse> {
+        lock(&self.files).remove(&object).map(|lingerer| lingerer.used)
+    }
+
+    fn take_older_than(&self, age: Duration) -> Vec<InodeUse> {
+        let mut files = lock(&self.files);
+        let old = files.extract_if(|_, lingerer| lingerer.since.elapsed() >= age);
+        old.map(|(_, lingerer)| lingerer.used).collect()
+    }
+}
+
+impl FileSystem {
+    /// The last writer of a file has gone. Whether it stays open, to be settled in a moment.
+    pub(super) fn lingers(&self, inode: &OpenInode) -> bool {
+        let may_stay = inode.file().may_linger()
+            && self.volume.gathered_bytes() <= MOST_BYTES
+            && !self.is_read_only();
+        may_stay && self.open.find(inode.object()).is_some_and(|used| self.lingering.add(used))
+    }
+
+    /// Settles and lets go of those that have lingered for long enough.
+    pub(super) fn end_lingering_in_time(&self) {
+        self.end_lingering_for(LONGEST);
+    }
+
+    /// Settles and lets go of all of them.
+    pub(super) fn end_lingering(&self) {
+        self.end_lingering_for(Duration::ZERO);
+    }
+
+    fn end_lingering_for(&self, age: Duration) {
+        for used in self.lingering.take_older_than(age) {
+            self.settle_lingering(&used);
+        }
+    }
+
+    /// The kernel does not know the object any more.
+    pub(super) fn end_lingering_of(&self, object: ObjectId) {
+        if let Some(used) = self.lingering.take(object) {
+            self.settle_lingering(&used);
+        }
+    }
+
+    /// An object has lost a name. If it was its last one, and nobody has it open, nothing of it is
+    /// worth a write, and nobody is to open it any more, as it would be found without what waits:
+    /// then true.
+    pub(super) fn drop_lingering(&self, object: ObjectId) -> bool {
+        if !self.lingering.has(object) {
+            return false;
+        }
+        let Some(used) = self.open.find(object) else { return false };
+        // This one and the lingering one.
+        let is_open = self.open.users(object) > 2;
+        if is_open || !used.inode().disk().stat().is_ok_and(|stat| stat.nlink == 0) {
+            return false;
+        }
+        used.inode().note_unlinked();
+        drop(self.lingering.take(object));
+        true
+    }
+
+    fn settle_lingering(&self, used: &InodeUse) {
+        let inode = used.inode();
+        if !inode.has_writers() {
+            self.settle_closed(inode).unwrap_or_else(|error| error.report());
+        }
+    }
+}
+
+/// The upkeep comes by each second.
+const LONGEST: Duration = Duration::from_secs(1);
+const MOST_FILES: usize = 64;
+/// Of all that has been gathered, so that who goes on writing has room.
+const MOST_BYTES: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
+    use super::super::{Handle, NodeId};
+    use super::*;
+    use crate::store::flushes;
+
+    const ROOT: NodeId = NodeId::ROOT;
+
+    /// A file of 9000 bytes, synced and then written over, of which a writer has a handle.
+    fn written_over(fx: &Fixture, name: &str) -> (NodeId, Handle) {
+        let file = fx.create(ROOT, name, &[1; 9000]);
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.write(handle, 0, &[2; 9000], false).unwrap();
+        fx.fs.sync(handle, false).unwrap();
+        fx.fs.write(handle, 0, &[3; 4096], false).unwrap();
+        (file, handle)
+    }
+
+    fn content() -> Vec<u8> {
+        [vec![3; 4096], vec![2; 9000 - 4096]].concat()
+    }
+
+    fn open_files(fx: &Fixture) -> usize {
+        fx.fs.open.close_all_idle();
+        fx.fs.open.len()
+    }
+
+    #[test]
+    fn what_waits_for_a_commit_stays_open_for_a_moment() {
+        let mut fx = Fixture::new();
+        let (file, handle) = written_over(&fx, "file");
+        let before = flushes::asked_for();
+        fx.fs.release(handle).unwrap();
+        fx.fs.keep_up(false);
+        assert_eq!((open_files(&fx), flushes::asked_for()), (1, before));
+        assert_eq!(fx.content(file), content());
+        // Written again, it goes on as it was.
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.write(handle, 0, &[3; 4096], false).unwrap();
+        fx.fs.sync(handle, true).unwrap();
+        assert_eq!(flushes::asked_for(), before + 2, "the journal and, once, its directory");
+        std::thread::sleep(LONGEST + Duration::from_millis(100));
+        fx.fs.keep_up(false);
+        assert_eq!((open_files(&fx), flushes::asked_for()), (1, before + 2), "a writer has it");
+        fx.fs.release(handle).unwrap();
+        std::thread::sleep(LONGEST + Duration::from_millis(100));
+        fx.fs.keep_up(false);
+        assert_eq!((open_files(&fx), flushes::asked_for()), (0, before + 3));
+        fx.remount();
+        let found = fx.lookup(ROOT, "file");
+        assert_eq!(fx.content(found), content());
+    }
+
+    #[test]
+    fn nothing_is_written_of_what_is_removed_or_replaced() {
+        let fx = Fixture::new();
+        for name in ["removed", "replaced"] {
+            let (file, handle) = written_over(&fx, name);
+            let other = fx.create(ROOT, &format!("for {name}"), b"text");
+            fx.fs
+                .sync(fx.fs.open(ROOT_CALLER, other, libc::O_RDWR).unwrap().handle, false)
+                .unwrap();
+            let opened = fx.open_descriptors();
+            let before = flushes::asked_for();
+            fx.fs.release(handle).unwrap();
+            match name {
+                "removed" => fx.fs.unlink(ROOT, os(name)).unwrap(),
+                _ => fx.fs.rename(ROOT, os("for replaced"), ROOT, os(name), 0).unwrap(),
+            }
+            assert_eq!((fx.open_descriptors(), flushes::asked_for()), (opened - 1, before));
+            assert!(fx.fs.attributes(file, None).unwrap_err().is(Errno::STALE));
+            assert!(fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap_err().is(Errno::STALE));
+            fx.fs.forget(file, 1);
+        }
+    }
+
+    #[test]
+    fn what_has_another_name_or_a_reader_stays_as_it_is() {
+        let fx = Fixture::new();
+        let (file, handle) = written_over(&fx, "one");
+        fx.fs.link(file, ROOT, os("two")).unwrap();
+        fx.fs.release(handle).unwrap();
+        fx.fs.unlink(ROOT, os("one")).unwrap();
+        assert_eq!(open_files(&fx), 1);
+        assert_eq!(fx.content(fx.lookup(ROOT, "two")), content());
+        let reader = fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap().handle;
+        fx.fs.unlink(ROOT, os("two")).unwrap();
+        let mut buf = [0; 9000];
+        assert_eq!(fx.fs.read(reader, 0, &mut buf).unwrap(), 9000);
+        assert!(buf[..] == content());
+        assert_eq!(fx.content(file), content(), "opened anew");
+        fx.fs.release(reader).unwrap();
+        assert_eq!(fx.in_use(), 0);
+        assert_eq!(fx.content(file), content(), "opened anew when it was closed");
+    }
+
+    #[test]
+    fn the_kernel_forgets_it_or_the_mount_ends() {
+        type End = fn(&Fixture, NodeId);
+        let ends: [(&str, End); 3] = [
+            ("forgotten", |fx, file| fx.fs.forget(file, 1)),
+            ("read-only", |fx, _| fx.fs.set_read_only(true)),
+            ("shut down", |fx, _| fx.fs.shut_down()),
+        ];
+        for (what, end) in ends {
+            let mut fx = Fixture::new();
+            let (file, handle) = written_over(&fx, "file");
+            fx.fs.release(handle).unwrap();
+            end(&fx, file);
+            assert_eq!(open_files(&fx), 0, "{what}");
+            fx.fs.set_read_only(false);
+            fx.remount();
+            assert_eq!(fx.content(fx.lookup(ROOT, "file")), content(), "{what}");
+        }
+    }
+
+    #[test]
+    fn no_more_than_some_stay() {
+        let fx = Fixture::new();
+        for number in 0..MOST_FILES + 3 {
+            let (_, handle) = written_over(&fx, &number.to_string());
+            fx.fs.release(handle).unwrap();
+        }
+        assert_eq!(open_files(&fx), MOST_FILES);
+        fx.fs.end_lingering();
+        assert_eq!(open_files(&fx), 0);
+    }
+
+    /// The removal was not on the medium: what was synced of the file has to be there.
+    #[test]
+    fn a_power_cut_may_bring_a_removed_file_back() {
+        let fx = Fixture::new();
+        let (_, handle) = written_over(&fx, "file");
+        fx.fs.sync(handle, true).unwrap();
+        fx.fs.write(handle, 0, &[4; 100], false).unwrap();
+        let there = std::fs::read(fx.backing("file")).unwrap();
+        fx.fs.release(handle).unwrap();
+        fx.fs.unlink(ROOT, os("file")).unwrap();
+        for number in 0..20 {
+            let (_, handle) = written_over(&fx, &number.to_string());
+            fx.fs.sync(handle, true).unwrap();
+            fx.fs.release(handle).unwrap();
+        }
+        let crashed = fx.crashed(|at| std::fs::write(at.join("file"), &there).unwrap());
+        assert_eq!(crashed.content(crashed.lookup(ROOT, "file")), content());
+    }
+}
