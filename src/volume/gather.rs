@@ -70,7 +70,7 @@ impl Gathered {
     /// A sync of the journal has made durable what it had up to this record. Whether its newest
     /// one is not.
     fn note_promised(&mut self, newest: u64) -> bool {
-        self.is_news = !self.kept.as_ref().is_some_and(|kept| kept.sequence() <= newest);
+        self.is_news = self.kept.as_ref().is_none_or(|kept| kept.sequence() > newest);
         let records = self.before.iter().chain(&self.kept).map(Kept::sequence);
         if let Some(last) = records.filter(|sequence| *sequence <= newest).max() {
             for outdated in self.before.extract_if(.., |kept| kept.sequence() < last) {

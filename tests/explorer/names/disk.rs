@@ -23,8 +23,11 @@ pub enum Object {
     File { ino: u64, attributes: Vec<(OsString, Vec<u8>)> },
 }
 
-/// All paths of the backing directory but those of the volume itself.
+/// All paths of the backing directory; of those of the volume itself only its journals.
 pub type Names = BTreeMap<String, Object>;
+
+/// The directory of the volume itself.
+pub const OWN: &str = ".ssefs";
 
 /// What happened, in order.
 pub struct Log {
@@ -81,7 +84,7 @@ impl Log {
             Event::FileSystemSynced => What::AllSynced,
             Event::File(fd, event) => {
                 let ino = rustix::fs::fstat(fd).unwrap().st_ino;
-                // The volume's own files are replaced whole, which has tests of its own.
+                // The volume's other files are replaced whole, which has tests of its own.
                 if !self.held.contains_key(&ino) {
                     return;
                 }
@@ -196,9 +199,9 @@ pub fn make(
     changes: &BTreeMap<u64, Segment>,
     fates: &BTreeMap<u64, Vec<Fate>>,
 ) {
-    std::fs::create_dir(target.join(".ssefs")).unwrap();
+    std::fs::create_dir(target.join(OWN)).unwrap();
     for name in ["volume.json", "epochs.json"] {
-        let name = Path::new(".ssefs").join(name);
+        let name = Path::new(OWN).join(name);
         std::fs::copy(volume.join(&name), target.join(&name)).unwrap();
     }
     let mut made: BTreeMap<u64, PathBuf> = BTreeMap::new();
@@ -233,12 +236,15 @@ fn names_in(root: &Path) -> Names {
             let name = entry.file_name().into_string().unwrap();
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
             let metadata = entry.metadata().unwrap();
-            if path == ".ssefs" {
+            let is_own = path.starts_with(OWN);
+            if is_own && metadata.is_file() && !path.contains("journal-") {
                 continue;
             }
             if metadata.is_dir() {
                 directories.push(path.clone());
-                names.insert(path, Object::Directory);
+                if !is_own {
+                    names.insert(path, Object::Directory);
+                }
             } else {
                 let attributes = attributes_of(&entry.path());
                 names.insert(path, Object::File { ino: metadata.ino(), attributes });

@@ -150,8 +150,10 @@ fn judge(played: &Played, crash: &Crash<'_>, ino: u64, found: &Found) -> Result<
 
 fn files(names: &Names) -> impl Iterator<Item = (&str, u64, &[(OsString, Vec<u8>)])> {
     names.iter().filter_map(|(path, object)| match object {
-        Object::File { ino, attributes } => Some((path.as_str(), *ino, &attributes[..])),
-        Object::Directory => None,
+        Object::File { ino, attributes } if !path.starts_with(disk::OWN) => {
+            Some((path.as_str(), *ino, &attributes[..]))
+        }
+        Object::File { .. } | Object::Directory => None,
     })
 }
 
