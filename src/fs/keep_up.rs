@@ -79,8 +79,7 @@ impl FileSystem {
     pub fn keep_up(&self, sync_all: bool) {
         self.end_lingering_in_time();
         // What was promised of closed files and removed ones stays there until they are synced.
-        let is_large = self.volume.journal_is_large() && self.volume.unsynced_now().is_some();
-        let sync_all = sync_all || is_large;
+        let sync_all = sync_all || self.volume.journal_is_large();
         if sync_all {
             // One sync of everything is for all that are closed, and none for those that are open.
             self.end_lingering();

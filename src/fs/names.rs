@@ -148,13 +148,11 @@ impl FileSystem {
         {
             self.directories.remove(node);
         }
-        let object = target.object;
-        let is_dropped = self.drop_lingering(object);
-        self.open.let_go(object);
-        self.nodes.removed(parent, name, target);
-        if is_dropped {
-            self.nodes.let_go(object);
+        if self.drop_lingering(target.object) {
+            return;
         }
+        self.open.let_go(target.object);
+        self.nodes.removed(parent, name, target);
     }
 }
 

@@ -261,25 +261,33 @@ impl NodeTable {
         }
     }
 
-    /// Lets go of removed objects other than directories of which `may_go` says that they may:
-    /// whoever has such a node in mind does not reach it any more. Whether there was any.
+    /// Lets go of removed files of which `may_go` says that they may: whoever has such a node in
+    /// mind does not reach it any more. Whether there was any.
     pub fn let_removed_go(&self, may_go: impl Fn(ObjectId) -> bool) -> bool {
         let unlinked: Vec<NodeId> = lock(&self.unlinked).iter().copied().collect();
         let mut gone = Vec::new();
         for id in unlinked {
             let Some((object, kind)) = self.object(id) else { continue };
-            if kind != FileKind::Directory && may_go(object) {
+            if kind == FileKind::Regular && may_go(object) {
                 gone.extend(self.detach(id, object));
             }
         }
         !gone.is_empty()
     }
 
-    /// Lets go of a removed object, if nothing but a pin leads to it.
-    pub fn let_go(&self, object: ObjectId) {
-        if let Some(id) = self.node_of(object) {
-            drop(self.detach(id, object));
-        }
+    /// Takes note that an object has no name any more, and that nobody is to reach it.
+    pub fn vanished(&self, object: ObjectId) {
+        let mut objects = lock(self.object_shard(object));
+        let Some(id) = objects.remove(&object) else { return };
+        let pinned = {
+            let mut nodes = write(self.node_shard(id));
+            let Some(node) = nodes.get_mut(&id) else { return };
+            (node.object, node.parent, node.name) = (NO_OBJECT, NO_PARENT, Box::default());
+            lock(&self.unlinked).remove(&id);
+            node.extra.take()
+        };
+        drop(objects);
+        drop(pinned);
     }
 
     /// Takes a removed object from its node; what it was pinned by is dropped without a lock.

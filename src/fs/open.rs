@@ -121,7 +121,7 @@ impl FileSystem {
         let inode = file.inode();
         fail_point::hit("fs.release.before_settle");
         let is_last = file.writable && inode.remove_writer();
-        if is_last && !inode.is_unlinked() && !self.lingers(inode) {
+        if is_last && !self.lingers(inode) {
             return self.settle_closed(inode);
         }
         self.nodes.set_stamp(inode.node(), inode.stamp());
@@ -199,6 +199,12 @@ impl FileSystem {
         loop {
             if let Some(used) = self.open.claim(node, object) {
                 let inode = Arc::clone(used.inode());
+                if inode.node() != node && self.lingering.has(object) {
+                    // The kernel has forgotten the node that it was opened by.
+                    drop(used);
+                    self.end_lingering_of(object);
+                    continue;
+                }
                 let _alone = inode.open_alone();
                 if !inode.is_idle() || !inode.is_given_up() && self.awakes(node, &inode)? {
                     return Ok(used);

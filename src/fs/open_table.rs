@@ -106,8 +106,17 @@ impl OpenTable {
             .used
             .entry(object)
             .or_insert_with(|| Entry { inode: Arc::new(OpenInode::new(node, object)), users: 0 });
-        let is_ending = entry.users > 0 && entry.inode.is_idle() && entry.inode.is_given_up();
-        (!is_ending).then(|| self.used(entry))
+        let inode = &entry.inode;
+        let is_ending = inode.is_unlinked() || inode.is_idle() && inode.is_given_up();
+        (entry.users == 0 || !is_ending).then(|| self.used(entry))
+    }
+
+    /// Marks an object that has no name any more, if it is in use by these `users` only: nothing
+    /// of it is to be written, and nobody joins them.
+    pub fn end_unlinked(&self, object: ObjectId, users: usize) -> bool {
+        let shard = lock(self.shard(object));
+        let entry = shard.used.get(&object).filter(|entry| entry.users == users);
+        entry.inspect(|entry| entry.inode.unlinked.store(true, Ordering::Release)).is_some()
     }
 
     /// One more use of the object, if somebody has it open.
@@ -127,7 +136,8 @@ impl OpenTable {
         let mut shard = lock(self.shard(object));
         shard.wake(object);
         let entry = shard.used.get_mut(&object);
-        entry.filter(|entry| entry.inode.is_ready()).map(|it| self.used(it))
+        let is_there = |entry: &&mut Entry| entry.inode.is_ready() && !entry.inode.is_unlinked();
+        entry.filter(is_there).map(|it| self.used(it))
     }
 
     /// One more use of each file that somebody has open at this time.
@@ -487,13 +497,7 @@ impl OpenInode {
         self.given_up.load(Ordering::Acquire)
     }
 
-    /// It has no name any more, and will have none.
-    pub fn note_unlinked(&self) {
-        self.unlinked.store(true, Ordering::Release);
-    }
-
-    /// Whether it has no name any more.
-    pub fn is_unlinked(&self) -> bool {
+    fn is_unlinked(&self) -> bool {
         self.unlinked.load(Ordering::Acquire)
     }
 
@@ -502,7 +506,7 @@ impl OpenInode {
     }
 
     fn is_in_use(&self) -> bool {
-        self.is_ready() && !self.is_idle()
+        self.is_ready() && !self.is_idle() && !self.is_unlinked()
     }
 
     /// Whether it may be idle. Of what it keeps in memory there is little then.

@@ -152,7 +152,6 @@ impl FileSystem {
     pub(super) fn with_room<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match attempt() {
             Err(error) if lacks_descriptors(&error) => {
-                self.end_lingering();
                 self.open.close_all_idle();
                 attempt()
             }

@@ -25,7 +25,10 @@ impl FileSystem {
 
     /// Whether a [`Self::release`] has something to commit, which waits for a sync.
     pub fn release_may_wait(&self, handle: Handle) -> bool {
-        self.file(handle).is_ok_and(|file| file.writable && file.inode().file().has_gathered())
+        self.file(handle).is_ok_and(|file| {
+            let encrypted = file.inode().file();
+            file.writable && encrypted.has_gathered() && !self.may_linger(file.inode())
+        })
     }
 }
 
@@ -36,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_close_waits_when_durable_data_was_written_over() {
-        let fx = Fixture::new();
+        let fx = Fixture::with(|options| options.idle_files = 0);
         let file = fx.create(NodeId::ROOT, "file", b"first");
         let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
         fx.fs.sync(handle, false).unwrap();
@@ -48,6 +51,16 @@ mod tests {
         let reader = fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap().handle;
         fx.fs.write(handle, 0, b"third", false).unwrap();
         assert!(!fx.fs.release_may_wait(reader), "a reader has nothing to commit");
+    }
+
+    #[test]
+    fn a_close_that_leaves_the_commit_for_later_does_not_wait() {
+        let fx = Fixture::new();
+        let file = fx.create(NodeId::ROOT, "file", b"first");
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.sync(handle, false).unwrap();
+        fx.fs.write(handle, 0, b"other", false).unwrap();
+        assert!(!fx.fs.release_may_wait(handle));
     }
 
     #[test]

@@ -319,7 +319,9 @@ impl Content {
         }
         let durable = self.durable.size();
         let kept = self.durable.take_kept();
-        let unsynced = self.durable.is_unsynced().then_some((durable, kept));
+        // A sync that the journal has answered counts, and its records stay all the same.
+        let is_unsynced = self.durable.is_unsynced() || !kept.is_empty();
+        let unsynced = is_unsynced.then_some((durable, kept));
         self.volume.note_closed(self.file_id(), unsynced);
     }
 

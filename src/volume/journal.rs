@@ -198,12 +198,6 @@ impl Journal {
         Ok(records)
     }
 
-    /// Whether more records are held than what waits for commits can need.
-    pub(super) fn is_large(&self) -> bool {
-        let slots = self.lock();
-        slots.end as usize - slots.free.len() > LARGE
-    }
-
     /// Gives most of its space back while nothing waits, and leaves nothing to be looked at after a
     /// crash.
     pub(super) fn empty(&self) -> io::Result<()> {
@@ -356,8 +350,6 @@ impl Drop for Kept {
 
 /// More is never gathered, by far; what is longer was not written by this program.
 pub(super) const MOST_SLOTS: u32 = 1 << 16;
-/// 33 MiB: twice what may be gathered.
-const LARGE: usize = 8192;
 /// So many slots are written ahead, as many as there are already between these.
 const LEAST_RESERVED: u32 = 16;
 const MOST_RESERVED: u32 = 256;

@@ -19,6 +19,8 @@ struct Noted {
     files: HashMap<FileId, Note>,
     /// Counts the notes, so that a sync takes out those that were made before it.
     notes: u64,
+    /// How many records all notes have.
+    kept: usize,
 }
 
 struct Note {
@@ -27,9 +29,11 @@ struct Note {
     kept: Vec<Kept>,
 }
 
-impl Note {
-    fn end(self) {
-        self.kept.into_iter().for_each(Kept::end);
+impl Noted {
+    /// The records of a note that is taken out do not have to stay.
+    fn end(&mut self, note: Note) {
+        self.kept -= note.kept.len();
+        note.kept.into_iter().for_each(Kept::end);
     }
 }
 
@@ -39,6 +43,7 @@ impl Unsynced {
         let mut noted = self.lock();
         noted.notes += 1;
         let number = noted.notes;
+        noted.kept += kept.len();
         if let Some(before) = noted.files.remove(&file) {
             kept.extend(before.kept);
         }
@@ -51,8 +56,13 @@ impl Unsynced {
         if !noted.files.is_empty()
             && let Some(note) = noted.files.remove(&file)
         {
-            note.end();
+            noted.end(note);
         }
+    }
+
+    /// How many records wait for a sync.
+    pub(super) fn kept(&self) -> usize {
+        self.lock().kept
     }
 
     /// How much of the file is synced, and its records, which whoever asks has to keep from now on;
@@ -60,12 +70,15 @@ impl Unsynced {
     pub(super) fn take(&self, file: FileId) -> Option<(PlainSize, Vec<Kept>)> {
         let mut noted = self.lock();
         let note = noted.files.get_mut(&file)?;
-        Some((note.durable, std::mem::take(&mut note.kept)))
+        let (durable, kept) = (note.durable, std::mem::take(&mut note.kept));
+        noted.kept -= kept.len();
+        Some((durable, kept))
     }
 
     /// The records of all files, for whoever keeps them from now on.
     pub(super) fn take_all(&self) -> Vec<(FileId, Vec<Kept>)> {
         let mut noted = self.lock();
+        noted.kept = 0;
         noted.files.iter_mut().map(|(file, note)| (*file, std::mem::take(&mut note.kept))).collect()
     }
 
@@ -80,7 +93,9 @@ impl Unsynced {
     pub(super) fn note_synced(&self, until: u64) {
         let mut noted = self.lock();
         let synced = noted.files.extract_if(|_, note| note.number <= until);
-        synced.for_each(|(_, note)| note.end());
+        for (_, note) in synced.collect::<Vec<_>>() {
+            noted.end(note);
+        }
         noted.files.shrink_to(LEFT_ALLOCATED);
     }
 
@@ -90,7 +105,7 @@ impl Unsynced {
         if noted.files.get(&file).is_some_and(|note| note.number <= until)
             && let Some(note) = noted.files.remove(&file)
         {
-            note.end();
+            noted.end(note);
         }
     }
 

@@ -53,7 +53,9 @@ impl Mounted {
         };
         let use_as = VolumeUse { read_only: false, durability };
         let volume = directory.start(&descriptor, &volume_key, keyring, use_as).unwrap();
-        let options = FsOptions::default();
+        // So that files linger and idle after their close.
+        let idle_age = Duration::from_secs(60);
+        let options = FsOptions { idle_files: 256, idle_age, ..FsOptions::default() };
         let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
         Self { fs, volume }
     }
