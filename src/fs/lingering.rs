@@ -39,11 +39,6 @@ impl Lingering {
         has_room
     }
 
-    /// Whether the object is among them.
-    pub(super) fn has(&self, object: ObjectId) -> bool {
-        lock(&self.files).contains_key(&object)
-    }
-
     /// The kernel does not know the object any more: it does not come back to it.
     pub(super) fn hurry(&self, object: ObjectId) {
         if let Some(lingerer) = lock(&self.files).get_mut(&object) {
@@ -52,14 +47,36 @@ impl Lingering {
     }
 
     fn take(&self, object: ObjectId) -> Option<InodeUse> {
-        lock(&self.files).remove(&object).map(|lingerer| lingerer.used)
+        self.take_if(object, |_| true)
     }
 
-    fn take_due(&self, age: Duration) -> Option<InodeUse> {
+    fn take_if(
+        &self,
+        object: ObjectId,
+        wanted: impl FnOnce(&OpenInode) -> bool,
+    ) -> Option<InodeUse> {
         let mut files = lock(&self.files);
-        let is_due = |lingerer: &Lingerer| lingerer.is_due || lingerer.since.elapsed() >= age;
+        let is_wanted = wanted(files.get(&object)?.used.inode());
+        is_wanted.then(|| files.remove(&object)).flatten().map(|lingerer| lingerer.used)
+    }
+
+    /// One of those that were there at `now`, and had been for `age` or are due anyway.
+    fn take_due(&self, now: Instant, age: Duration) -> Option<InodeUse> {
+        let is_due = |it: &Lingerer| {
+            let lingered = now.checked_duration_since(it.since);
+            lingered.is_some_and(|lingered| it.is_due || lingered >= age)
+        };
+        let mut files = lock(&self.files);
         let object = *files.iter().find(|(_, lingerer)| is_due(lingerer))?.0;
         files.remove(&object).map(|lingerer| lingerer.used)
+    }
+
+    fn objects(&self) -> Vec<ObjectId> {
+        lock(&self.files).keys().copied().collect()
+    }
+
+    fn has_room(&self) -> bool {
+        lock(&self.files).len() < MOST_FILES
     }
 }
 
@@ -80,6 +97,7 @@ impl FileSystem {
             && inode.file().may_linger()
             && self.volume.gathered_bytes() <= MOST_BYTES
             && !self.is_read_only()
+            && self.lingering.has_room()
     }
 
     /// Settles and lets go of those that have lingered for long enough.
@@ -87,13 +105,15 @@ impl FileSystem {
         self.end_lingering_for(LONGEST);
     }
 
-    /// Settles and lets go of all of them.
+    /// Settles and lets go of all that linger now.
     pub(super) fn end_lingering(&self) {
         self.end_lingering_for(Duration::ZERO);
     }
 
     fn end_lingering_for(&self, age: Duration) {
-        while let Some(used) = self.lingering.take_due(age) {
+        // Not those that come while others are settled, which takes a sync each: others wait.
+        let now = Instant::now();
+        while let Some(used) = self.lingering.take_due(now, age) {
             self.settle_lingering(&used);
         }
     }
@@ -109,17 +129,17 @@ impl FileSystem {
     /// worth a write, and nobody is to open it any more, as it would be found without what waits:
     /// then true, and no node leads to it.
     pub(super) fn drop_lingering(&self, object: ObjectId) -> bool {
-        if !self.lingering.has(object) {
-            return false;
-        }
-        let Some(used) = self.open.find(object) else { return false };
-        // This use and the lingering one.
-        if !is_unlinked(used.inode()) || !self.open.end_unlinked(object, 2) {
-            return false;
-        }
+        let ends = |inode: &OpenInode| is_unlinked(inode) && self.open.end_unlinked(object, 1);
+        let Some(used) = self.lingering.take_if(object, ends) else { return false };
         self.nodes.vanished(object);
-        drop(self.lingering.take(object));
+        drop(used);
         true
+    }
+
+    /// Lets go of those that have no name any more and that nobody has open: their space is wanted.
+    pub(super) fn drop_unlinked_lingering(&self) -> bool {
+        let dropped = |object: &ObjectId| self.drop_lingering(*object);
+        self.lingering.objects().iter().filter(|object| dropped(object)).count() > 0
     }
 
     fn settle_lingering(&self, used: &InodeUse) {
@@ -320,6 +340,42 @@ mod tests {
         fx.fs.keep_up(false);
         assert_eq!((open_files(&fx), fx.open_descriptors()), (0, 0));
         assert_eq!(flushes::asked_for(), before);
+    }
+
+    /// Found by review: one that was settled in between was kept idle, with its space.
+    #[test]
+    fn what_is_removed_does_not_become_idle() {
+        let fx = Fixture::new();
+        let (file, handle) = written_over(&fx, "file");
+        for _ in 0..3 {
+            fx.content(file);
+        }
+        fx.fs.release(handle).unwrap();
+        let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
+        fx.fs.write(handle, 20_000, b"further", false).unwrap();
+        fx.fs.sync(handle, false).unwrap();
+        fx.fs.release(handle).unwrap();
+        assert_eq!(fx.fs.open.len(), 1);
+        fx.fs.unlink(ROOT, os("file")).unwrap();
+        assert_eq!((fx.fs.open.len(), fx.open_descriptors()), (0, 0));
+    }
+
+    /// Found by review: where the disk is full the space of a removed file counts more.
+    #[test]
+    fn what_is_removed_gives_its_space_where_there_is_none() {
+        let fx = Fixture::new();
+        let (file, handle) = written_over(&fx, "file");
+        fx.fs.unlink(ROOT, os("file")).unwrap();
+        fx.fs.release(handle).unwrap();
+        assert_eq!(open_files(&fx), 1);
+        let failed = std::cell::Cell::new(false);
+        fx.fs
+            .with_space(|| match failed.replace(true) {
+                true => Ok(()),
+                false => super::super::error::refused(file, Errno::NOSPC),
+            })
+            .unwrap();
+        assert_eq!((fx.fs.open.len(), fx.open_descriptors()), (0, 0));
     }
 
     #[test]

@@ -199,20 +199,28 @@ impl FileSystem {
         loop {
             if let Some(used) = self.open.claim(node, object) {
                 let inode = Arc::clone(used.inode());
-                if inode.node() != node && self.lingering.has(object) {
-                    // The kernel has forgotten the node that it was opened by.
+                if round < MOST_ROUNDS && self.is_left_over(node, &inode) {
                     drop(used);
                     self.end_lingering_of(object);
-                    continue;
+                } else {
+                    let _alone = inode.open_alone();
+                    if !inode.is_idle() || !inode.is_given_up() && self.awakes(node, &inode)? {
+                        return Ok(used);
+                    }
                 }
-                let _alone = inode.open_alone();
-                if !inode.is_idle() || !inode.is_given_up() && self.awakes(node, &inode)? {
-                    return Ok(used);
-                }
+            }
+            if self.nodes.object(node).is_none_or(|(found, _)| found != object) {
+                return Err(FsError::Stale { node });
             }
             pause(round);
             round = round.saturating_add(1);
         }
+    }
+
+    /// Whether the kernel has forgotten the node that it was opened by, and knows the object by
+    /// another number now: it is open no longer than until it is settled.
+    fn is_left_over(&self, node: NodeId, inode: &OpenInode) -> bool {
+        inode.node() != node && !inode.is_idle() && self.nodes.object(inode.node()).is_none()
     }
 
     fn awakes(&self, node: NodeId, inode: &OpenInode) -> Result<bool, FsError> {
@@ -355,6 +363,8 @@ fn may_still_be_read(error: &FsError) -> bool {
 }
 
 const OWNER_BITS: u32 = 0o600;
+/// Some hundred milliseconds.
+const MOST_ROUNDS: u32 = 2000;
 /// `__FMODE_EXEC` of the kernel, which no program can give.
 pub(super) const TO_EXECUTE: i32 = 0x20;
 

@@ -114,9 +114,15 @@ impl OpenTable {
     /// Marks an object that has no name any more, if it is in use by these `users` only: nothing
     /// of it is to be written, and nobody joins them.
     pub fn end_unlinked(&self, object: ObjectId, users: usize) -> bool {
-        let shard = lock(self.shard(object));
-        let entry = shard.used.get(&object).filter(|entry| entry.users == users);
-        entry.inspect(|entry| entry.inode.unlinked.store(true, Ordering::Release)).is_some()
+        let mut shard = lock(self.shard(object));
+        let Some(entry) = shard.used.get(&object).filter(|entry| entry.users == users) else {
+            return false;
+        };
+        entry.inode.unlinked.store(true, Ordering::Release);
+        entry.inode.give_up();
+        // Its number may be another object's soon.
+        shard.seen.retain(|seen| *seen != object);
+        true
     }
 
     /// One more use of the object, if somebody has it open.

@@ -20,7 +20,8 @@ impl FileSystem {
     }
 
     fn let_removed_go(&self) -> bool {
-        self.nodes.let_removed_go(|object| self.open.users(object) == 0)
+        let lingering = self.drop_unlinked_lingering();
+        self.nodes.let_removed_go(|object| self.open.users(object) == 0) || lingering
     }
 }
 
