@@ -39,7 +39,9 @@ impl FileSystem {
         let forgotten = self.nodes.forget(node, count);
         if let Some(forgotten) = &forgotten {
             self.resized.forget(forgotten.object);
-            self.lingering.hurry(forgotten.object);
+            if !self.drop_lingering(forgotten.object) {
+                self.lingering.hurry(forgotten.object);
+            }
             self.open.let_go(forgotten.object);
         }
         if forgotten.is_some_and(|forgotten| forgotten.kind == FileKind::Directory) {

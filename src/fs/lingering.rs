@@ -125,9 +125,9 @@ impl FileSystem {
         }
     }
 
-    /// An object has lost a name. If it was its last one, and nobody has it open, nothing of it is
-    /// worth a write, and nobody is to open it any more, as it would be found without what waits:
-    /// then true, and no node leads to it.
+    /// An object has lost a name, or the kernel has forgotten it. If it has none left, and nobody
+    /// has it open, nothing of it is worth a write, and nobody is to open it any more, as it would
+    /// be found without what waits: then true, and no node leads to it.
     pub(super) fn drop_lingering(&self, object: ObjectId) -> bool {
         let ends = |inode: &OpenInode| is_unlinked(inode) && self.open.end_unlinked(object, 1);
         let Some(used) = self.lingering.take_if(object, ends) else { return false };
@@ -336,9 +336,18 @@ mod tests {
         let before = flushes::asked_for();
         fx.fs.release(handle).unwrap();
         assert_eq!(fx.content(file), content(), "the kernel knows it");
-        fx.fs.forget(file, 2);
-        fx.fs.keep_up(false);
-        assert_eq!((open_files(&fx), fx.open_descriptors()), (0, 0));
+        fx.fs.forget(file, 1);
+        assert_eq!((fx.fs.open.len(), fx.open_descriptors()), (0, 0));
+        assert_eq!(flushes::asked_for(), before);
+
+        // Or even after the kernel has forgotten it.
+        let (file, handle) = written_over(&fx, "file");
+        fx.fs.unlink(ROOT, os("file")).unwrap();
+        fx.fs.forget(file, 1);
+        let before = flushes::asked_for();
+        fx.fs.release(handle).unwrap();
+        fx.fs.end_lingering();
+        assert_eq!((fx.fs.open.len(), fx.open_descriptors()), (0, 0));
         assert_eq!(flushes::asked_for(), before);
     }
 
