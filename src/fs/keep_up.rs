@@ -77,13 +77,12 @@ impl FileSystem {
     /// also syncs what has not been. To be called every second, and with `sync_all` every half a
     /// minute.
     pub fn keep_up(&self, sync_all: bool) {
-        self.end_lingering_in_time();
+        self.end_lingering(LONGEST_LINGERING);
         // What was promised of closed files and removed ones stays there until they are synced.
         let sync_all = sync_all || self.volume.journal_is_large();
         if sync_all {
             // One sync of everything is for all that are closed, and none for those that are open.
-            self.end_lingering();
-            self.open.close_all_idle();
+            self.close_unused();
         } else {
             self.open.close_idle();
         }
@@ -201,6 +200,8 @@ impl FileSystem {
 
 /// Blocks wait for a commit no longer than this.
 const LONGEST_GATHERED: Duration = Duration::from_secs(5);
+/// A file stays open no longer than until the next time after this.
+const LONGEST_LINGERING: Duration = Duration::from_secs(1);
 const LEFT_ALLOCATED: usize = 1024;
 
 #[cfg(test)]

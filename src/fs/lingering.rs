@@ -100,17 +100,14 @@ impl FileSystem {
             && self.lingering.has_room()
     }
 
-    /// Settles and lets go of those that have lingered for long enough.
-    pub(super) fn end_lingering_in_time(&self) {
-        self.end_lingering_for(LONGEST);
+    /// Closes all files that nobody uses.
+    pub(super) fn close_unused(&self) {
+        self.end_lingering(Duration::ZERO);
+        self.open.close_all_idle();
     }
 
-    /// Settles and lets go of all that linger now.
-    pub(super) fn end_lingering(&self) {
-        self.end_lingering_for(Duration::ZERO);
-    }
-
-    fn end_lingering_for(&self, age: Duration) {
+    /// Settles and lets go of those that linger now and have for `age`.
+    pub(super) fn end_lingering(&self, age: Duration) {
         // Not those that come while others are settled, which takes a sync each: others wait.
         let now = Instant::now();
         while let Some(used) = self.lingering.take_due(now, age) {
@@ -129,7 +126,7 @@ impl FileSystem {
     /// has it open, nothing of it is worth a write, and nobody is to open it any more, as it would
     /// be found without what waits: then true, and no node leads to it.
     pub(super) fn drop_lingering(&self, object: ObjectId) -> bool {
-        let ends = |inode: &OpenInode| is_unlinked(inode) && self.open.end_unlinked(object, 1);
+        let ends = |inode: &OpenInode| is_unlinked(inode) && self.open.end_unlinked(object);
         let Some(used) = self.lingering.take_if(object, ends) else { return false };
         self.nodes.vanished(object);
         drop(used);
@@ -147,10 +144,11 @@ impl FileSystem {
         // Removed before its last writer had gone, and forgotten by the kernel since.
         let object = inode.object();
         let is_gone = self.nodes.node_of(object).is_none() && is_unlinked(inode);
-        if inode.has_writers() || is_gone && self.open.end_unlinked(object, 1) {
+        if inode.has_writers() || is_gone && self.open.end_unlinked(object) {
             return;
         }
-        self.settle_closed(inode).unwrap_or_else(|error| error.report());
+        self.settle(inode, false).unwrap_or_else(|error| error.report());
+        self.note_left(inode);
     }
 }
 
@@ -158,8 +156,6 @@ fn is_unlinked(inode: &OpenInode) -> bool {
     inode.disk().stat().is_ok_and(|stat| stat.nlink == 0)
 }
 
-/// The upkeep comes by each second.
-const LONGEST: Duration = Duration::from_secs(1);
 const MOST_FILES: usize = 64;
 /// Of all that has been gathered, so that who goes on writing has room.
 const MOST_BYTES: u64 = 4 << 20;
@@ -185,6 +181,20 @@ mod tests {
         (file, handle)
     }
 
+    /// The same, closed.
+    fn lingering(fx: &Fixture, name: &str) -> NodeId {
+        let (file, handle) = written_over(fx, name);
+        fx.fs.release(handle).unwrap();
+        file
+    }
+
+    /// The same with the names `one` and `two`.
+    fn lingering_with_two_names(fx: &Fixture) -> NodeId {
+        let file = lingering(fx, "one");
+        fx.fs.link(file, ROOT, os("two")).unwrap();
+        file
+    }
+
     fn content() -> Vec<u8> {
         [vec![3; 4096], vec![2; 9000 - 4096]].concat()
     }
@@ -207,11 +217,11 @@ mod tests {
         fx.fs.write(handle, 0, &[3; 4096], false).unwrap();
         fx.fs.sync(handle, true).unwrap();
         assert_eq!(flushes::asked_for(), before + 2, "the journal and, once, its directory");
-        std::thread::sleep(LONGEST + Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(1100));
         fx.fs.keep_up(false);
         assert_eq!((open_files(&fx), flushes::asked_for()), (1, before + 2), "a writer has it");
         fx.fs.release(handle).unwrap();
-        std::thread::sleep(LONGEST + Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(1100));
         fx.fs.keep_up(false);
         assert_eq!((open_files(&fx), flushes::asked_for()), (0, before + 3));
         fx.remount();
@@ -245,9 +255,7 @@ mod tests {
     #[test]
     fn what_has_another_name_or_a_reader_stays_as_it_is() {
         let fx = Fixture::new();
-        let (file, handle) = written_over(&fx, "one");
-        fx.fs.link(file, ROOT, os("two")).unwrap();
-        fx.fs.release(handle).unwrap();
+        let file = lingering_with_two_names(&fx);
         fx.fs.unlink(ROOT, os("one")).unwrap();
         assert_eq!(open_files(&fx), 1);
         assert_eq!(fx.content(fx.lookup(ROOT, "two")), content());
@@ -275,8 +283,7 @@ mod tests {
         ];
         for (what, end) in ends {
             let mut fx = Fixture::new();
-            let (file, handle) = written_over(&fx, "file");
-            fx.fs.release(handle).unwrap();
+            let file = lingering(&fx, "file");
             end(&fx, file);
             assert_eq!(open_files(&fx), 0, "{what}");
             fx.fs.set_read_only(false);
@@ -316,9 +323,7 @@ mod tests {
     #[test]
     fn an_object_that_vanishes_has_no_name_left() {
         let fx = Fixture::new();
-        let (file, handle) = written_over(&fx, "one");
-        fx.fs.link(file, ROOT, os("two")).unwrap();
-        fx.fs.release(handle).unwrap();
+        let file = lingering_with_two_names(&fx);
         // Underneath, as another removal has come that far.
         std::fs::remove_file(fx.backing("two")).unwrap();
         fx.fs.unlink(ROOT, os("one")).unwrap();
@@ -346,7 +351,7 @@ mod tests {
         fx.fs.forget(file, 1);
         let before = flushes::asked_for();
         fx.fs.release(handle).unwrap();
-        fx.fs.end_lingering();
+        fx.fs.end_lingering(Duration::ZERO);
         assert_eq!((fx.fs.open.len(), fx.open_descriptors()), (0, 0));
         assert_eq!(flushes::asked_for(), before);
     }
@@ -390,8 +395,7 @@ mod tests {
     #[test]
     fn nothing_lingers_where_keys_are_not_to_be_remembered() {
         let fx = Fixture::with(|options| options.idle_files = 0);
-        let (_, handle) = written_over(&fx, "file");
-        fx.fs.release(handle).unwrap();
+        lingering(&fx, "file");
         assert_eq!(open_files(&fx), 0);
     }
 
@@ -399,11 +403,10 @@ mod tests {
     fn no_more_than_some_stay() {
         let fx = Fixture::new();
         for number in 0..MOST_FILES + 3 {
-            let (_, handle) = written_over(&fx, &number.to_string());
-            fx.fs.release(handle).unwrap();
+            lingering(&fx, &number.to_string());
         }
         assert_eq!(open_files(&fx), MOST_FILES);
-        fx.fs.end_lingering();
+        fx.fs.end_lingering(Duration::ZERO);
         assert_eq!(open_files(&fx), 0);
     }
 

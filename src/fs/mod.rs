@@ -137,9 +137,8 @@ impl FileSystem {
     /// Refuses or allows changes from now on.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only || self.volume.read_only(), Ordering::Release);
-        self.end_lingering();
         // They are open for writing, which keeps what lies below from being made read-only.
-        self.open.close_all_idle();
+        self.close_unused();
     }
 
     /// Whether changes are refused.

@@ -8,8 +8,8 @@
 //! known has that id already, as one whose object is gone may, a number that no inode has is
 //! given instead. So a detached node is never taken for the object that got its inode number.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -24,13 +24,10 @@ use crate::store::tree::{FileKind, Stat};
 
 /// All objects that the kernel knows.
 ///
-/// Lock order: a shard of `objects` before a shard of `nodes`, `unlinked` last; never two shards of
-/// one map.
+/// Lock order: a shard of `objects` before a shard of `nodes`; never two shards of one map.
 pub struct NodeTable {
     nodes: Box<[RwLock<HashMap<NodeId, Node>>]>,
     objects: Box<[Mutex<HashMap<ObjectId, NodeId>>]>,
-    /// Those that are reached by what was pinned alone.
-    unlinked: Mutex<HashSet<NodeId>>,
     /// The device of the root, whose inode numbers serve as ids.
     device: u64,
     next: AtomicU64,
@@ -92,7 +89,6 @@ impl NodeTable {
         let table = Self {
             nodes: (0..SHARDS).map(|_| RwLock::default()).collect(),
             objects: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            unlinked: Mutex::default(),
             device: root.dev,
             next: AtomicU64::new(FIRST_OF_NO_OBJECT),
             count: AtomicU64::new(1),
@@ -128,7 +124,7 @@ impl NodeTable {
             }
             if let Some(node) = nodes.get_mut(&id).filter(|node| node.kind() == kind) {
                 node.lookups += 1;
-                self.learn(id, node, (parent, name), only_name);
+                node.learn(parent, name, only_name);
                 return Some(id);
             }
         } else if self.renames.applied_since(seen) {
@@ -180,9 +176,6 @@ impl NodeTable {
         let node = nodes.remove(&id)?;
         if objects.get(&object) == Some(&id) {
             objects.remove(&object);
-        }
-        if node.is_pinned() {
-            lock(&self.unlinked).remove(&id);
         }
         self.count.fetch_sub(1, Ordering::Relaxed);
         Some(Forgotten { object, kind: node.kind() })
@@ -251,10 +244,7 @@ impl NodeTable {
             return;
         }
         match target.pinned {
-            Some(pinned) => {
-                node.extra().pinned = Some(Arc::new(pinned));
-                lock(&self.unlinked).insert(id);
-            }
+            Some(pinned) => node.extra().pinned = Some(Arc::new(pinned)),
             None => {
                 objects.remove(&target.object);
             }
@@ -262,54 +252,44 @@ impl NodeTable {
     }
 
     /// Lets go of removed files of which `may_go` says that they may: whoever has such a node in
-    /// mind does not reach it any more. Whether there was any.
+    /// mind does not reach it any more. Whether there was any. Goes through all nodes.
     pub fn let_removed_go(&self, may_go: impl Fn(ObjectId) -> bool) -> bool {
-        let unlinked: Vec<NodeId> = lock(&self.unlinked).iter().copied().collect();
-        let mut gone = Vec::new();
-        for id in unlinked {
-            let Some((object, kind)) = self.object(id) else { continue };
-            if kind == FileKind::Regular && may_go(object) {
-                gone.extend(self.detach(id, object));
-            }
+        let is_removed = |node: &Node| node.kind() == FileKind::Regular && node.is_pinned();
+        let mut removed = Vec::new();
+        for shard in &self.nodes {
+            let nodes = read(shard);
+            let found = nodes.iter().filter(|(_, node)| is_removed(node));
+            removed.extend(found.map(|(id, node)| (*id, node.object)));
         }
-        !gone.is_empty()
+        removed.retain(|(_, object)| may_go(*object));
+        let gone =
+            removed.into_iter().filter_map(|(id, object)| self.detach(id, object, is_removed));
+        gone.count() > 0
     }
 
     /// Takes note that an object has no name any more, and that nobody is to reach it.
     pub fn vanished(&self, object: ObjectId) {
-        let mut objects = lock(self.object_shard(object));
-        let Some(id) = objects.remove(&object) else { return };
-        let pinned = {
-            let mut nodes = write(self.node_shard(id));
-            let Some(node) = nodes.get_mut(&id) else { return };
-            (node.object, node.parent, node.name) = (NO_OBJECT, NO_PARENT, Box::default());
-            lock(&self.unlinked).remove(&id);
-            node.extra.take()
-        };
-        drop(objects);
-        drop(pinned);
+        if let Some(id) = self.node_of(object) {
+            self.detach(id, object, |_| true);
+        }
     }
 
-    /// Takes a removed object from its node; what it was pinned by is dropped without a lock.
-    fn detach(&self, id: NodeId, object: ObjectId) -> Option<Arc<Pinned>> {
+    /// Takes its object from a node that `may` lose it, with all names. What it was pinned by is
+    /// given back, to be dropped without a lock.
+    fn detach(
+        &self,
+        id: NodeId,
+        object: ObjectId,
+        may: impl FnOnce(&Node) -> bool,
+    ) -> Option<Option<Box<Extra>>> {
         let mut objects = lock(self.object_shard(object));
         let mut nodes = write(self.node_shard(id));
-        let node = nodes.get_mut(&id).filter(|node| node.object == object)?;
-        let pinned = node.extra.as_mut()?.pinned.take()?;
-        node.object = NO_OBJECT;
+        let node = nodes.get_mut(&id).filter(|node| node.object == object && may(node))?;
+        (node.object, node.parent, node.name) = (NO_OBJECT, NO_PARENT, Box::default());
         if objects.get(&object) == Some(&id) {
             objects.remove(&object);
         }
-        lock(&self.unlinked).remove(&id);
-        Some(pinned)
-    }
-
-    /// A node's object has a name, if it had none.
-    fn learn(&self, id: NodeId, node: &mut Node, name: (NodeId, &OsStr), only: bool) {
-        if node.is_pinned() {
-            lock(&self.unlinked).remove(&id);
-        }
-        node.learn(name.0, name.1, only);
+        Some(node.extra.take())
     }
 
     /// Takes note that `object` is now called `to` instead of `from`.
@@ -318,7 +298,7 @@ impl NodeTable {
         let Some(&id) = objects.get(&object) else { return };
         let mut nodes = write(self.node_shard(id));
         if let Some(node) = nodes.get_mut(&id) {
-            self.learn(id, node, to, false);
+            node.learn(to.0, to.1, false);
             node.drop_name(from.0, from.1);
         }
     }

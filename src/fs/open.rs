@@ -121,20 +121,16 @@ impl FileSystem {
         let inode = file.inode();
         fail_point::hit("fs.release.before_settle");
         let is_last = file.writable && inode.remove_writer();
-        if is_last && !self.lingers(inode) {
-            return self.settle_closed(inode);
-        }
-        self.nodes.set_stamp(inode.node(), inode.stamp());
-        self.note_closed(inode);
-        Ok(())
+        let settled =
+            if is_last && !self.lingers(inode) { self.settle(inode, false) } else { Ok(()) };
+        self.note_left(inode);
+        settled
     }
 
-    /// Brings the header of a file up to date that nobody writes any more.
-    pub(super) fn settle_closed(&self, inode: &OpenInode) -> Result<(), FsError> {
-        let settled = self.settle(inode, false);
+    /// Notes how a file is left whose handle was closed.
+    pub(super) fn note_left(&self, inode: &OpenInode) {
         self.nodes.set_stamp(inode.node(), inode.stamp());
         self.note_closed(inode);
-        settled
     }
 
     /// Brings the header up to date, `in_use` by somebody who goes on writing or not.

@@ -111,17 +111,15 @@ impl OpenTable {
         (entry.users == 0 || !is_ending).then(|| self.used(entry))
     }
 
-    /// Marks an object that has no name any more, if it is in use by these `users` only: nothing
-    /// of it is to be written, and nobody joins them.
-    pub fn end_unlinked(&self, object: ObjectId, users: usize) -> bool {
+    /// Marks an object that has no name any more, if it has one user only: nothing of it is to be
+    /// written, and nobody joins that user.
+    pub fn end_unlinked(&self, object: ObjectId) -> bool {
         let mut shard = lock(self.shard(object));
-        let Some(entry) = shard.used.get(&object).filter(|entry| entry.users == users) else {
+        let Some(entry) = shard.used.get(&object).filter(|entry| entry.users == 1) else {
             return false;
         };
         entry.inode.unlinked.store(true, Ordering::Release);
-        entry.inode.give_up();
-        // Its number may be another object's soon.
-        shard.seen.retain(|seen| *seen != object);
+        shard.give_up(object);
         true
     }
 
@@ -161,12 +159,8 @@ impl OpenTable {
     /// free if that was its last one.
     pub fn let_go(&self, object: ObjectId) {
         let mut shard = lock(self.shard(object));
-        if let Some(entry) = shard.used.get(&object) {
-            entry.inode.give_up();
-        }
+        shard.give_up(object);
         let closed = shard.end_idle(object);
-        // Its number may be another object's soon.
-        shard.seen.retain(|seen| *seen != object);
         drop(shard);
         drop(closed);
     }
@@ -218,6 +212,14 @@ impl Shard {
     fn new() -> Self {
         let (used, idle) = (HashMap::new(), LruCache::unbounded());
         Self { used, idle, seen: VecDeque::new() }
+    }
+
+    /// Has an object closed as soon as nobody uses it. Its number may be another one's soon.
+    fn give_up(&mut self, object: ObjectId) {
+        if let Some(entry) = self.used.get(&object) {
+            entry.inode.give_up();
+        }
+        self.seen.retain(|seen| *seen != object);
     }
 
     /// Ends an idle file, which is to be dropped without the lock.

@@ -135,9 +135,9 @@ impl Resized {
 mod tests {
     use std::fs::File;
 
-    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use rustix::io::Errno;
 
+    use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::super::{AttributeChange, DirectoryEntry, DirectorySink, Entry, NodeId};
     use super::*;
     use crate::format::{JOURNAL_RECORD_LEN, slot_start};

@@ -40,8 +40,7 @@ impl FileSystem {
         for file in self.files.remove_all() {
             self.close(&file).unwrap_or_else(|error| error.report());
         }
-        self.end_lingering();
-        self.open.close_all_idle();
+        self.close_unused();
         if !self.is_read_only() {
             self.sync_all().unwrap_or_else(|error| error.report());
         }

@@ -92,8 +92,7 @@ impl Fixture {
 
     /// How many files are open that neither linger nor are idle.
     pub fn in_use(&self) -> usize {
-        self.fs.end_lingering();
-        self.fs.open.close_all_idle();
+        self.fs.close_unused();
         self.fs.open.len()
     }
 

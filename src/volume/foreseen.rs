@@ -30,12 +30,10 @@ impl Volume {
     /// The size in bytes that recovery will find, as it seems; `None` if that is what the backing
     /// file says.
     pub fn foreseen_size(&self, backing: &dyn BackingFile) -> Result<Option<u64>, VolumeError> {
-        let Some(found) = describe(backing)? else { return Ok(None) };
+        let found = describe(backing)?.filter(|found| found.volume_id == self.id());
+        let Some(found) = found else { return Ok(None) };
         let Some(block) = last_block(PlainSize(found.size)) else { return Ok(None) };
-        let records = match found.volume_id == self.id() {
-            true => self.left_behind().records_of(found.file_id, found.epoch, block),
-            false => Vec::new(),
-        };
+        let records = self.left_behind().records_of(found.file_id, found.epoch, block);
         if records.is_empty() {
             return Ok(None);
         }

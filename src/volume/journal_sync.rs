@@ -68,21 +68,23 @@ impl Content {
 
     /// Lets go of what waits. Of that what is promised stays until the file is synced.
     pub(super) fn discard(&mut self) {
-        for gathered in self.gather.take_all().into_values() {
-            let kept = gathered.before.into_iter().chain(gathered.kept);
-            self.durable.hold(kept.filter(Kept::is_promised).collect());
-        }
+        let kept = self.take_promised();
+        self.durable.hold(kept);
     }
 
     /// Leaves what is promised and could not be written to the journal, if there is any; lets go of
     /// the rest.
     pub(super) fn strand(&mut self) -> bool {
-        let waiting = self.gather.take_all().into_values();
-        let kept = waiting.flat_map(|gathered| gathered.before.into_iter().chain(gathered.kept));
-        let mut kept: Vec<Kept> = kept.filter(Kept::is_promised).collect();
+        let mut kept = self.take_promised();
         kept.extend(self.durable.take_kept());
         let stays = !kept.is_empty();
         self.volume.strand(self.file_id(), kept);
         stays
+    }
+
+    fn take_promised(&mut self) -> Vec<Kept> {
+        let waiting = self.gather.take_all().into_values();
+        let kept = waiting.flat_map(|gathered| gathered.before.into_iter().chain(gathered.kept));
+        kept.filter(Kept::is_promised).collect()
     }
 }

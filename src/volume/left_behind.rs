@@ -95,9 +95,18 @@ impl LeftBehind {
 
     /// The records of a file that was last written in `epoch`, and where their blocks are.
     fn find(&self, file: FileId, epoch: u64) -> Option<(Arc<DiskFile>, Blocks)> {
+        self.look(file, epoch, |disk, blocks| (Arc::clone(disk), blocks.clone()))
+    }
+
+    fn look<T>(
+        &self,
+        file: FileId,
+        epoch: u64,
+        look: impl FnOnce(&Arc<DiskFile>, &Blocks) -> T,
+    ) -> Option<T> {
         let journals = self.lock();
         let journal = journals.iter().find(|journal| journal.epoch == epoch)?;
-        Some((Arc::clone(&journal.disk), journal.files.get(&file)?.clone()))
+        Some(look(&journal.disk, journal.files.get(&file)?))
     }
 
     /// Whether anything is left.
@@ -119,10 +128,11 @@ impl LeftBehind {
         epoch: u64,
         block: BlockIndex,
     ) -> Vec<JournalRecord> {
-        let journals = self.lock();
-        let journal = journals.iter().find(|journal| journal.epoch == epoch);
-        let records = journal.and_then(|journal| journal.files.get(&file)?.get(&block));
-        records.into_iter().flatten().map(|(record, _)| *record).collect()
+        let of_block = |_: &Arc<DiskFile>, blocks: &Blocks| {
+            let records = blocks.get(&block).into_iter().flatten();
+            records.map(|(record, _)| *record).collect()
+        };
+        self.look(file, epoch, of_block).unwrap_or_default()
     }
 
     /// The file has what was left of it, as it is open for writing: it was recovered, then or

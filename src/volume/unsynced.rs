@@ -19,8 +19,6 @@ struct Noted {
     files: HashMap<FileId, Note>,
     /// Counts the notes, so that a sync takes out those that were made before it.
     notes: u64,
-    /// How many records all notes have.
-    kept: usize,
 }
 
 struct Note {
@@ -29,11 +27,9 @@ struct Note {
     kept: Vec<Kept>,
 }
 
-impl Noted {
-    /// The records of a note that is taken out do not have to stay.
-    fn end(&mut self, note: Note) {
-        self.kept -= note.kept.len();
-        note.kept.into_iter().for_each(Kept::end);
+impl Note {
+    fn end(self) {
+        self.kept.into_iter().for_each(Kept::end);
     }
 }
 
@@ -43,7 +39,6 @@ impl Unsynced {
         let mut noted = self.lock();
         noted.notes += 1;
         let number = noted.notes;
-        noted.kept += kept.len();
         if let Some(before) = noted.files.remove(&file) {
             kept.extend(before.kept);
         }
@@ -56,13 +51,13 @@ impl Unsynced {
         if !noted.files.is_empty()
             && let Some(note) = noted.files.remove(&file)
         {
-            noted.end(note);
+            note.end();
         }
     }
 
     /// How many records wait for a sync.
     pub(super) fn kept(&self) -> usize {
-        self.lock().kept
+        self.lock().files.values().map(|note| note.kept.len()).sum()
     }
 
     /// How much of the file is synced, and its records, which whoever asks has to keep from now on;
@@ -70,15 +65,12 @@ impl Unsynced {
     pub(super) fn take(&self, file: FileId) -> Option<(PlainSize, Vec<Kept>)> {
         let mut noted = self.lock();
         let note = noted.files.get_mut(&file)?;
-        let (durable, kept) = (note.durable, std::mem::take(&mut note.kept));
-        noted.kept -= kept.len();
-        Some((durable, kept))
+        Some((note.durable, std::mem::take(&mut note.kept)))
     }
 
     /// The records of all files, for whoever keeps them from now on.
     pub(super) fn take_all(&self) -> Vec<(FileId, Vec<Kept>)> {
         let mut noted = self.lock();
-        noted.kept = 0;
         noted.files.iter_mut().map(|(file, note)| (*file, std::mem::take(&mut note.kept))).collect()
     }
 
@@ -93,9 +85,7 @@ impl Unsynced {
     pub(super) fn note_synced(&self, until: u64) {
         let mut noted = self.lock();
         let synced = noted.files.extract_if(|_, note| note.number <= until);
-        for (_, note) in synced.collect::<Vec<_>>() {
-            noted.end(note);
-        }
+        synced.for_each(|(_, note)| note.end());
         noted.files.shrink_to(LEFT_ALLOCATED);
     }
 
@@ -105,7 +95,7 @@ impl Unsynced {
         if noted.files.get(&file).is_some_and(|note| note.number <= until)
             && let Some(note) = noted.files.remove(&file)
         {
-            noted.end(note);
+            note.end();
         }
     }
 

@@ -6,11 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ssefs::format::{CipherOffset, JOURNAL_SLOT_LEN, plain_size, slot_start};
-use ssefs::store::BackingFile;
-use ssefs::store::SyncScope;
 use ssefs::store::faulty::{Call, CallKind, Fault, FaultPlan, FaultyFile};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::observer::{Event, FileEvent, observe};
+use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::{Durability, EncryptedFile};
 
 use super::faults::{faulty, syncs};
