@@ -2,6 +2,7 @@
 //! `ring` serves FUSE over io_uring, `session` mounts, runs and unmounts. Holds no logic of a file
 //! system and no cryptography.
 
+mod aside;
 mod attach;
 mod classic;
 mod convert;

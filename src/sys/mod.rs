@@ -12,6 +12,7 @@ pub mod locked;
 mod mapping;
 pub mod own_mount;
 pub mod process;
+pub mod scheduling;
 pub mod shared_file;
 pub mod shutdown;
 pub mod uring;

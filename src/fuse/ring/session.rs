@@ -1,5 +1,6 @@
 //! A connection over rings, from the handshake to the end of the last thread.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use super::super::aside::{Server, Watch};
 use super::super::attach::Attached;
 use super::cpus::Cpus;
 use super::device::{Device, serve_device};
@@ -22,6 +24,7 @@ use crate::sys::uring::{Ring, RingAddress};
 pub(in super::super) struct RingSession {
     device: JoinHandle<io::Result<()>>,
     threads: Threads,
+    watch: Option<Watch>,
     lanes: Arc<Lanes>,
 }
 
@@ -75,7 +78,7 @@ impl RingSession {
         for role in roles {
             starting.spawn(role)?;
         }
-        let (homes, bulk) = starting.addresses()?;
+        let (homes, bulk, servers) = starting.addresses()?;
         let service = Service { fs, device: Arc::clone(&device) };
         let lanes = Arc::new(Lanes::new(service, queues, homes, bulk));
         // From the answer on requests wait for the rings; they are there already.
@@ -105,12 +108,14 @@ impl RingSession {
             }
             read
         })?;
-        Ok(Start::Running(Self { device: reader, threads, lanes }, device))
+        let watch = Watch::start(servers);
+        Ok(Start::Running(Self { device: reader, threads, watch, lanes }, device))
     }
 
     /// Waits until the connection has ended and every request has been answered.
     pub(in super::super) fn wait(mut self) -> io::Result<()> {
         let read = self.device.join();
+        drop(self.watch);
         self.threads.end(&self.lanes);
         let read = read.unwrap_or_else(|_| Err(io::Error::other("the reader panicked")));
         match self.lanes.failure() {
@@ -136,11 +141,16 @@ impl Threads {
     }
 }
 
+/// What a thread has made, and who it is where it is bound to a CPU.
+type Made = (RingAddress<Ticket>, Option<Arc<Server>>);
+
+type Groups = Vec<Vec<Arc<Server>>>;
+
 /// Threads that have made their rings and wait for the handshake.
 #[derive(Default)]
 struct Starting {
     threads: Vec<JoinHandle<()>>,
-    made: Vec<(Role, Receiver<io::Result<RingAddress<Ticket>>>)>,
+    made: Vec<(Role, Receiver<io::Result<Made>>)>,
     go: Vec<Sender<Arc<Lanes>>>,
     registered: Vec<Receiver<io::Result<()>>>,
 }
@@ -156,15 +166,16 @@ impl Starting {
             Role::Bulk { index } => format!("bulk-{index}"),
         };
         self.threads.push(spawn(name, move || {
-            own.settle();
+            let server = own.settle();
             let ring = match Ring::new(RING_ENTRIES) {
                 Ok(ring) => ring,
                 // Nobody is left to hear it when the session has been given up.
                 Err(error) => return drop(tell_made.send(Err(error))),
             };
-            let _ = tell_made.send(Ok(ring.address()));
+            let _ = tell_made.send(Ok((ring.address(), server.clone())));
             let Ok(lanes) = told_to_go.recv() else { return };
-            serve_ring(Worker::new(ring, own, Arc::clone(&lanes)), &lanes, &tell_registered);
+            let worker = Worker::new(ring, own, server, Arc::clone(&lanes));
+            serve_ring(worker, &lanes, &tell_registered);
         })?);
         self.made.push((role, made));
         self.go.push(go);
@@ -172,18 +183,22 @@ impl Starting {
         Ok(())
     }
 
-    /// The homes in their order, and the bulk threads.
-    fn addresses(&mut self) -> io::Result<(Vec<HomeThread>, Vec<RingAddress<Ticket>>)> {
-        let (mut homes, mut bulk) = (Vec::new(), Vec::new());
+    /// The homes in their order, the bulk threads, and who serves which CPU.
+    fn addresses(&mut self) -> io::Result<(Vec<HomeThread>, Vec<RingAddress<Ticket>>, Groups)> {
+        let (mut homes, mut bulk, mut of_cpus) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (role, made) in self.made.drain(..) {
-            let address =
+            let (address, server) =
                 made.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended")))?;
             match role {
-                Role::Home { neighbour, .. } => homes.push(HomeThread { address, neighbour }),
+                Role::Home { neighbour, cpu, .. } => {
+                    homes.push(HomeThread { address, neighbour });
+                    let of_cpu: &mut Vec<_> = of_cpus.entry(cpu).or_default();
+                    of_cpu.extend(server);
+                }
                 Role::Bulk { .. } => bulk.push(address),
             }
         }
-        Ok((homes, bulk))
+        Ok((homes, bulk, of_cpus.into_values().collect()))
     }
 
     fn go(&mut self, lanes: &Arc<Lanes>) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use super::super::aside::Server;
 use super::super::negotiate::MAX_WRITE;
 use super::entry::{Entry, Ticket, commit_id, lane, serve};
 use super::lanes::Lanes;
@@ -27,24 +28,33 @@ pub(super) enum Role {
 pub(super) struct Worker {
     ring: Ring<Ticket>,
     role: Role,
+    server: Option<Arc<Server>>,
     lanes: Arc<Lanes>,
 }
 
 impl Role {
-    /// Moves the calling thread to where it belongs.
-    pub(super) fn settle(&self) {
-        let Self::Home { cpu: Some(cpu), .. } = self else { return };
+    /// Moves the calling thread to where it belongs. Where it is bound to a CPU then, what is to be
+    /// known of it.
+    pub(super) fn settle(&self) -> Option<Arc<Server>> {
+        let Self::Home { cpu: Some(cpu), .. } = self else { return None };
         let mut cpus = CpuSet::new();
         cpus.set(*cpu);
-        if let Err(errno) = sched_setaffinity(None, &cpus) {
-            log::debug!("CPU {cpu}: its thread runs anywhere: {errno}");
-        }
+        let bound = sched_setaffinity(None, &cpus);
+        bound
+            .inspect_err(|errno| log::debug!("CPU {cpu}: its thread runs anywhere: {errno}"))
+            .ok()?;
+        Some(Arc::new(Server::of_this_thread()))
     }
 }
 
 impl Worker {
-    pub(super) fn new(ring: Ring<Ticket>, role: Role, lanes: Arc<Lanes>) -> Self {
-        Self { ring, role, lanes }
+    pub(super) fn new(
+        ring: Ring<Ticket>,
+        role: Role,
+        server: Option<Arc<Server>>,
+        lanes: Arc<Lanes>,
+    ) -> Self {
+        Self { ring, role, server, lanes }
     }
 
     /// Registers the entries of a home thread.
@@ -89,7 +99,12 @@ impl Worker {
         match event {
             Event::Woken => {}
             Event::Ended(entry, error) => self.ended(&entry, &error),
-            Event::Ready(entry) => self.route(entry, false),
+            Event::Ready(entry) => {
+                if let Some(server) = &self.server {
+                    server.note();
+                }
+                self.route(entry, false);
+            }
             Event::Handed(entry) if entry.extra().is_answered => self.commit(entry),
             Event::Handed(entry) => self.route(entry, true),
         }
