@@ -18,6 +18,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::aside::Callers;
 use super::convert::{
     COPY_MAX, caller, directory_flags, file_attr, file_flags, handle, length, negative_attr, node,
     time_change, timestamp,
@@ -32,17 +33,22 @@ use crate::sys::buffer::with_scratch;
 /// A file system behind `/dev/fuse`.
 pub(super) struct Classic {
     fs: Arc<FileSystem>,
+    callers: Arc<Callers>,
     seeks: SeekQueue,
 }
 
 impl Classic {
     /// `notifier` is to be set as soon as the session exists.
-    pub(super) fn new(fs: Arc<FileSystem>, notifier: Arc<OnceLock<Notifier>>) -> io::Result<Self> {
+    pub(super) fn new(
+        fs: Arc<FileSystem>,
+        callers: Arc<Callers>,
+        notifier: Arc<OnceLock<Notifier>>,
+    ) -> io::Result<Self> {
         let answering = Arc::clone(&fs);
         let seeks = SeekQueue::start(notifier, move |handle, offset, target| {
             guarded("lseek", || answering.seek(handle, offset, target))
         })?;
-        Ok(Self { fs, seeks })
+        Ok(Self { fs, callers, seeks })
     }
 
     /// Runs what a process asks for by name or node, of its own will.
@@ -53,10 +59,16 @@ impl Classic {
         about: INodeNo,
         work: impl FnOnce() -> Result<T, FsError>,
     ) -> Result<T, Errno> {
+        self.note(request, 0);
         guarded(operation, || {
             self.fs.admit(caller(request), node(about))?;
             work()
         })
+    }
+
+    /// Notes who asks, and that so many bytes are moved for it.
+    fn note(&self, request: &Request, bytes: usize) {
+        self.callers.note(request.pid(), bytes);
     }
 
     fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
@@ -77,6 +89,7 @@ impl Filesystem for Classic {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.note(request, 0);
         match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
             Err(Errno::ENOENT) => {
                 reply.entry(&self.fs.options().ttl, &negative_attr(), Generation(0));
@@ -93,7 +106,8 @@ impl Filesystem for Classic {
         });
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.note(request, 0);
         match guarded("getattr", || self.fs.attributes(node(ino), fh.map(handle))) {
             Ok(attributes) => {
                 reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &attributes));
@@ -130,6 +144,7 @@ impl Filesystem for Classic {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.note(request, 0);
         let change = AttributeChange {
             mode,
             uid,
@@ -281,7 +296,7 @@ impl Filesystem for Classic {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -290,6 +305,7 @@ impl Filesystem for Classic {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.note(request, size as usize);
         with_scratch(size as usize, |buf| {
             match guarded("read", || self.fs.read(handle(fh), offset, buf)) {
                 Ok(read) => reply.data(&buf[..read]),
@@ -300,7 +316,7 @@ impl Filesystem for Classic {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -310,6 +326,7 @@ impl Filesystem for Classic {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.note(request, data.len());
         let kill_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match guarded("write", || self.fs.write(handle(fh), offset, data, kill_privileges)) {
             Ok(()) => reply.written(length(data.len())),
@@ -344,12 +361,13 @@ impl Filesystem for Classic {
 
     fn fsync(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
+        self.note(request, 0);
         finish(guarded("fsync", || self.fs.sync(handle(fh), data_only)), reply);
     }
 
@@ -366,12 +384,13 @@ impl Filesystem for Classic {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.note(request, 0);
         let result = guarded("readdir", || {
             let mut names = Names { reply: &mut reply };
             self.fs.read_directory(handle(fh), offset.cast_signed(), false, &mut names)
@@ -384,12 +403,13 @@ impl Filesystem for Classic {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.note(request, 0);
         let result = guarded("readdirplus", || {
             let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
             self.fs.read_directory(handle(fh), offset.cast_signed(), true, &mut names)
@@ -462,6 +482,7 @@ impl Filesystem for Classic {
         size: u32,
         reply: ReplyXattr,
     ) {
+        self.note(request, 0);
         let result = guarded("getxattr", || self.fs.xattr(caller(request), node(ino), name));
         finish_xattr(result, size, reply);
     }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use fuser::{Config, INodeNo, Notifier, SessionACL};
 
+use super::aside::{Bell, Callers, Group, Watch};
 use super::attach::{Attached, DEVICE, Detached, MountPlan, attach};
 use super::classic::Classic;
 use super::error::MountError;
@@ -29,7 +30,7 @@ pub struct Session {
 
 /// Who serves it.
 enum Served {
-    Classic(JoinHandle<io::Result<()>>),
+    Classic(JoinHandle<io::Result<()>>, Option<Watch>),
     Ring(RingSession),
 }
 
@@ -68,7 +69,7 @@ impl Session {
         };
         fs.set_transport(session.transport().name());
         // A ring's handshake is over; that of fuser goes on in its own thread.
-        if matches!(session.served, Served::Classic(_))
+        if matches!(session.served, Served::Classic(..))
             && let Err(source) = own_mount::wait_until_served(&session.attached.mount_point)
         {
             return Err(session.abandon(source));
@@ -115,7 +116,10 @@ impl Session {
         // The kernel keeps other users out itself, or checks permissions. A filter by user here
         // would only refuse the writeback cache's own requests, which may come under any user.
         let notifier = Arc::new(OnceLock::new());
-        let served = Classic::new(Arc::clone(fs), Arc::clone(&notifier)).and_then(|classic| {
+        let bell: Arc<Bell> = Arc::default();
+        let callers = Arc::new(Callers::new(Arc::clone(&bell)));
+        let new = Classic::new(Arc::clone(fs), Arc::clone(&callers), Arc::clone(&notifier));
+        let served = new.and_then(|classic| {
             fuser::Session::from_fd(classic, device, SessionACL::All, config(plan))
         });
         let loops = served.map_err(MountError::Handshake).and_then(|served| {
@@ -127,13 +131,14 @@ impl Session {
         });
         let loops = loops.map_err(|error| undone(&attached, error))?;
         let kernel = KernelCache { way: Way::Classic(notifier) };
-        Ok(Self { served: Served::Classic(loops), attached, kernel, tuner: None })
+        let watch = Watch::start(bell, vec![Group::following(callers)]);
+        Ok(Self { served: Served::Classic(loops, watch), attached, kernel, tuner: None })
     }
 
     /// How requests reach it.
     pub fn transport(&self) -> Transport {
         match self.served {
-            Served::Classic(_) => Transport::Classic,
+            Served::Classic(..) => Transport::Classic,
             Served::Ring(_) => Transport::Uring,
         }
     }
@@ -156,7 +161,7 @@ impl Session {
     /// Waits until it is unmounted and every request has been answered.
     pub fn wait(self) -> io::Result<()> {
         match self.served {
-            Served::Classic(loops) => loops
+            Served::Classic(loops, _watch) => loops
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("the session's thread panicked"))),
             Served::Ring(session) => {

@@ -3,6 +3,7 @@
 use std::io;
 
 use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// How the kernel treats a thread that wants a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +32,7 @@ impl Policy {
     /// # Errors
     /// `ESRCH` when it has ended: its number may be that of a thread elsewhere by then.
     pub fn set(self, thread: Pid) -> io::Result<()> {
-        if !std::fs::exists(own(thread))? {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
+        check_own(thread)?;
         let policy = match self {
             Self::Usual => libc::SCHED_OTHER,
             Self::Idle => libc::SCHED_IDLE,
@@ -63,9 +62,31 @@ pub fn may_change_policy() -> bool {
     tried.join().is_ok_and(|changed| changed.is_ok())
 }
 
+/// Lets a thread of this process run on these CPUs only.
+///
+/// # Errors
+/// As [`Policy::set`].
+pub fn bind(thread: Pid, cpus: &CpuSet) -> io::Result<()> {
+    check_own(thread)?;
+    Ok(sched_setaffinity(Some(thread), cpus)?)
+}
+
+/// The CPU that a thread of any process runs on, or ran on last. `None` once it is gone, or where
+/// it is not to be seen.
+pub fn cpu_of(thread: u32) -> Option<usize> {
+    field_of(&format!("/proc/{thread}"), PROCESSOR)?.parse().ok()
+}
+
 /// Whether a thread of this process is running or waits for a CPU. False once it is gone.
 pub fn is_runnable(thread: Pid) -> bool {
     field_of(&own(thread), STATE).is_some_and(|state| state == "R")
+}
+
+fn check_own(thread: Pid) -> io::Result<()> {
+    match std::fs::exists(own(thread))? {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
 }
 
 fn own(thread: Pid) -> String {
@@ -82,6 +103,7 @@ fn field_of(directory: &str, field: usize) -> Option<String> {
 /// Fields of `/proc/PID/stat` by their numbers in proc_pid_stat(5).
 const FIRST_AFTER_NAME: usize = 3;
 const STATE: usize = 3;
+const PROCESSOR: usize = 39;
 
 #[cfg(test)]
 mod tests {

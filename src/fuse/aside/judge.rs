@@ -25,19 +25,34 @@ enum Stand {
 }
 
 impl Judge {
+    /// Whether they stand aside.
+    pub(super) fn is_aside(&self) -> bool {
+        matches!(self.stand, Stand::Aside { .. })
+    }
+
     /// Whether it is to be asked again after the next period: not while hardly anything comes.
     pub(super) fn goes_on(&self, served: u64) -> bool {
         self.stand != Stand::Usual || served >= QUICK
     }
 
     /// Whether they are to stand aside from now on, if that is not what they do. `served` is what
-    /// they have served in the last period, and `want` tells whether one of them wants to run.
+    /// they have served in the last period, `is_good` says whether it is to the good of whom they
+    /// serve, and `want` tells whether one of them wants to run.
     pub(super) fn next(
         &mut self,
         now: Instant,
         served: u64,
+        is_good: bool,
         want: impl FnOnce() -> bool,
     ) -> Option<bool> {
+        if !is_good {
+            let was_aside = self.is_aside();
+            self.stand = Stand::Usual;
+            if was_aside {
+                self.not_before = self.not_before.max(Some(now + FIRST_PUT_OFF));
+            }
+            return was_aside.then_some(false);
+        }
         if let Stand::Aside { quiet, wanting } = self.stand {
             let quiet = if served == 0 { quiet + 1 } else { 0 };
             let wanting = if served < FEW && want() { wanting + 1 } else { 0 };
@@ -46,7 +61,7 @@ impl Judge {
                 () if quiet >= MOST_QUIET => Stand::Usual,
                 () => Stand::Aside { quiet, wanting },
             };
-            return (!matches!(self.stand, Stand::Aside { .. })).then_some(false);
+            return (!self.is_aside()).then_some(false);
         }
         if self.stand == Stand::Called {
             self.stand = Stand::Usual;
@@ -102,34 +117,44 @@ mod tests {
     #[test]
     fn they_stand_aside_while_requests_follow_one_another() {
         let (mut judge, now) = (Judge::default(), Instant::now());
-        assert_eq!(judge.next(now, QUICK - 1, unasked), None);
+        assert_eq!(judge.next(now, QUICK - 1, true, unasked), None);
         assert!(!judge.goes_on(QUICK - 1) && judge.goes_on(QUICK));
-        assert_eq!(judge.next(now, QUICK, unasked), Some(true));
-        assert_eq!(judge.next(now, FEW, unasked), None);
+        assert_eq!(judge.next(now, QUICK, true, unasked), Some(true));
+        assert_eq!(judge.next(now, FEW, true, unasked), None);
         for _ in 1..MOST_QUIET {
-            assert_eq!(judge.next(now, 0, asleep), None);
+            assert_eq!(judge.next(now, 0, true, asleep), None);
         }
-        assert_eq!(judge.next(now, 1, asleep), None, "one more begins anew");
+        assert_eq!(judge.next(now, 1, true, asleep), None, "one more begins anew");
         for _ in 1..MOST_QUIET {
-            assert_eq!(judge.next(now, 0, asleep), None);
+            assert_eq!(judge.next(now, 0, true, asleep), None);
             assert!(judge.goes_on(0));
         }
-        assert_eq!(judge.next(now, 0, asleep), Some(false));
+        assert_eq!(judge.next(now, 0, true, asleep), Some(false));
         assert!(!judge.goes_on(0));
-        assert_eq!(judge.next(now, QUICK, unasked), Some(true), "at once");
+        assert_eq!(judge.next(now, QUICK, true, unasked), Some(true), "at once");
+    }
+
+    #[test]
+    fn they_do_not_where_that_is_not_good() {
+        let (mut judge, now) = (Judge::default(), Instant::now());
+        assert_eq!(judge.next(now, QUICK, false, unasked), None);
+        assert_eq!(judge.next(now, QUICK, true, unasked), Some(true));
+        assert_eq!(judge.next(now, QUICK, false, unasked), Some(false));
+        assert_eq!(judge.next(now, QUICK, true, unasked), None, "not at once again");
+        assert_eq!(judge.next(now + FIRST_PUT_OFF, QUICK, true, unasked), Some(true));
     }
 
     #[test]
     fn who_wanted_to_run_only_to_go_to_sleep_may_stand_aside_again() {
         let (mut judge, now) = (Judge::default(), Instant::now());
         for _ in 0..3 {
-            assert_eq!(judge.next(now, QUICK, unasked), Some(true));
-            assert_eq!(judge.next(now, FEW - 1, wanting), None);
-            assert_eq!(judge.next(now, FEW, unasked), None, "it ran");
-            assert_eq!(judge.next(now, FEW - 1, wanting), None);
-            assert_eq!(judge.next(now, FEW - 1, wanting), Some(false));
+            assert_eq!(judge.next(now, QUICK, true, unasked), Some(true));
+            assert_eq!(judge.next(now, FEW - 1, true, wanting), None);
+            assert_eq!(judge.next(now, FEW, true, unasked), None, "it ran");
+            assert_eq!(judge.next(now, FEW - 1, true, wanting), None);
+            assert_eq!(judge.next(now, FEW - 1, true, wanting), Some(false));
             assert!(judge.goes_on(0));
-            assert_eq!(judge.next(now, 0, unasked), None);
+            assert_eq!(judge.next(now, 0, true, unasked), None);
         }
     }
 
@@ -138,12 +163,12 @@ mod tests {
         let (mut judge, mut now) = (Judge::default(), Instant::now());
         let mut put_off = FIRST_PUT_OFF;
         let starves = |judge: &mut Judge, now, put_off: Duration| {
-            assert_eq!(judge.next(now, QUICK, unasked), Some(true));
-            assert_eq!(judge.next(now, 0, wanting), None);
-            assert_eq!(judge.next(now, 0, wanting), Some(false));
-            assert_eq!(judge.next(now, QUICK, unasked), None);
+            assert_eq!(judge.next(now, QUICK, true, unasked), Some(true));
+            assert_eq!(judge.next(now, 0, true, wanting), None);
+            assert_eq!(judge.next(now, 0, true, wanting), Some(false));
+            assert_eq!(judge.next(now, QUICK, true, unasked), None);
             let not_yet = now + put_off - Duration::from_millis(1);
-            assert_eq!(judge.next(not_yet, QUICK, unasked), None);
+            assert_eq!(judge.next(not_yet, QUICK, true, unasked), None);
         };
         for _ in 0..12 {
             starves(&mut judge, now, put_off);

@@ -10,6 +10,7 @@
 //! while requests follow one another, and a watch takes it away as soon as it wants to run and
 //! does not.
 
+mod follow;
 mod judge;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,21 +20,24 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use self::follow::{Following, Good};
 use self::judge::Judge;
 use crate::sys::scheduling::{self, Policy};
 
-/// A thread that serves requests on one CPU.
+pub(super) use self::follow::Callers;
+
+/// A thread that serves requests.
 #[derive(Debug)]
 pub(super) struct Server {
     thread: Pid,
     served: AtomicU64,
-    watch: OnceLock<Arc<Bell>>,
+    bell: Arc<Bell>,
 }
 
 /// Calls the watch when there is something to see.
-#[derive(Debug)]
-struct Bell {
-    thread: Thread,
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    watch: OnceLock<Thread>,
     is_awake: AtomicBool,
     is_over: AtomicBool,
 }
@@ -44,16 +48,22 @@ pub(super) struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The threads that serve one CPU.
-struct Group {
-    servers: Vec<(Arc<Server>, u64)>,
+/// Threads that stand aside together.
+pub(super) struct Group {
+    members: Members,
+    served: u64,
     judge: Judge,
+}
+
+enum Members {
+    Bound(Vec<Arc<Server>>),
+    Following(Following),
 }
 
 impl Server {
     /// The calling thread.
-    pub(super) fn of_this_thread() -> Self {
-        Self { thread: rustix::thread::gettid(), served: AtomicU64::new(0), watch: OnceLock::new() }
+    pub(super) fn of_this_thread(bell: Arc<Bell>) -> Self {
+        Self { thread: rustix::thread::gettid(), served: AtomicU64::new(0), bell }
     }
 
     /// Notes that it serves a request.
@@ -61,55 +71,37 @@ impl Server {
         // It alone writes.
         let served = self.served.load(Ordering::Relaxed) + 1;
         self.served.store(served, Ordering::Relaxed);
-        if served.is_multiple_of(CALL_EVERY)
-            && let Some(bell) = self.watch.get()
-        {
-            bell.ring();
+        if served.is_multiple_of(CALL_EVERY) {
+            self.bell.ring();
         }
     }
 }
 
 impl Bell {
     fn ring(&self) {
-        if !self.is_awake.load(Ordering::Relaxed) {
+        if !self.is_awake.load(Ordering::Relaxed)
+            && let Some(watch) = self.watch.get()
+        {
             self.is_awake.store(true, Ordering::Relaxed);
-            self.thread.unpark();
+            watch.unpark();
         }
     }
 }
 
 impl Watch {
-    /// Watches groups of threads, each of one CPU. `None` where this process may not have them
+    /// Watches groups of threads that ring the bell. `None` where this process may not have them
     /// stand aside, and come back.
-    pub(super) fn start(groups: Vec<Vec<Arc<Server>>>) -> Option<Self> {
+    pub(super) fn start(bell: Arc<Bell>, mut groups: Vec<Group>) -> Option<Self> {
         if !scheduling::may_change_policy() {
             log::debug!("threads do not stand aside: without CAP_SYS_NICE they may not come back");
             return None;
         }
-        let servers: Vec<_> = groups.iter().flatten().cloned().collect();
-        let mut groups: Vec<_> = groups.into_iter().map(Group::new).collect();
-        let known: Arc<OnceLock<Arc<Bell>>> = Arc::default();
-        let told = Arc::clone(&known);
+        let heard = Arc::clone(&bell);
         let spawned = thread::Builder::new().name("aside".to_owned()).spawn(move || {
-            let bell = loop {
-                match told.get() {
-                    Some(bell) => break bell,
-                    None => thread::park(),
-                }
-            };
-            watch(&mut groups, bell);
+            heard.watch.get_or_init(thread::current);
+            watch(&mut groups, &heard);
         });
         let thread = spawned.inspect_err(|error| log::debug!("no watch: {error}")).ok()?;
-        let bell = Arc::new(Bell {
-            thread: thread.thread().clone(),
-            is_awake: AtomicBool::new(true),
-            is_over: AtomicBool::new(false),
-        });
-        known.get_or_init(|| Arc::clone(&bell));
-        bell.thread.unpark();
-        for server in servers {
-            server.watch.get_or_init(|| Arc::clone(&bell));
-        }
         Some(Self { bell, thread: Some(thread) })
     }
 }
@@ -117,8 +109,9 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.bell.is_over.store(true, Ordering::Release);
-        self.bell.thread.unpark();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        if thread.join().is_err() {
             log::error!("the watch of the threads that stand aside panicked");
         }
     }
@@ -137,34 +130,67 @@ fn watch(groups: &mut [Group], bell: &Bell) {
         }
     }
     for group in groups {
-        group.set(Policy::Usual);
+        group.come_back();
     }
 }
 
 impl Group {
-    fn new(servers: Vec<Arc<Server>>) -> Self {
-        let servers = servers.into_iter().map(|server| (server, 0)).collect();
-        Self { servers, judge: Judge::default() }
+    /// Threads that are bound to one CPU.
+    pub(super) fn bound(servers: Vec<Arc<Server>>) -> Self {
+        Self::of(Members::Bound(servers))
+    }
+
+    /// Threads that go where their caller is.
+    pub(super) fn following(callers: Arc<Callers>) -> Self {
+        Self::of(Members::Following(Following::new(callers)))
+    }
+
+    fn of(members: Members) -> Self {
+        Self { members, served: 0, judge: Judge::default() }
     }
 
     /// Sees to it that the threads stand aside, or do not; whether that is to be seen to again
     /// after the next period.
     fn look(&mut self, now: Instant) -> bool {
-        let mut lately = 0;
-        for (server, before) in &mut self.servers {
-            let served = server.served.load(Ordering::Relaxed);
-            lately += served - std::mem::replace(before, served);
-        }
-        let mut threads = self.servers.iter().map(|(server, _)| server.thread);
-        let want = || threads.any(scheduling::is_runnable);
-        if let Some(aside) = self.judge.next(now, lately, want) {
-            self.set(if aside { Policy::Idle } else { Policy::Usual });
+        let servers = self.servers();
+        let served = servers.iter().map(|server| server.served.load(Ordering::Relaxed)).sum();
+        let lately = served - std::mem::replace(&mut self.served, served);
+        let good = match &mut self.members {
+            Members::Bound(_) => Good::Here,
+            Members::Following(following) => following.look(lately),
+        };
+        let want = || servers.iter().any(|server| scheduling::is_runnable(server.thread));
+        let decided = self.judge.next(now, lately, good != Good::No, want);
+        if decided == Some(false) {
+            self.come_back();
+        } else if self.judge.is_aside() {
+            let has_moved = match (good, &mut self.members) {
+                (Good::On(cpu), Members::Following(following)) => following.gather(cpu),
+                _ => false,
+            };
+            if has_moved || decided.is_some() {
+                self.set(Policy::Idle);
+            }
         }
         self.judge.goes_on(lately)
     }
 
+    fn come_back(&mut self) {
+        self.set(Policy::Usual);
+        if let Members::Following(following) = &mut self.members {
+            following.disperse();
+        }
+    }
+
+    fn servers(&self) -> Vec<Arc<Server>> {
+        match &self.members {
+            Members::Bound(servers) => servers.clone(),
+            Members::Following(following) => following.servers(),
+        }
+    }
+
     fn set(&self, policy: Policy) {
-        for (server, _) in &self.servers {
+        for server in self.servers() {
             match policy.set(server.thread) {
                 // It has ended.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -177,7 +203,7 @@ impl Group {
 
 /// So many requests of a thread wake the watch.
 const CALL_EVERY: u64 = 32;
-/// Who wants to run and does not is helped after this time at the latest, or twice of it.
+/// Who wants to run and does not is helped after two or three of these.
 const PERIOD: Duration = Duration::from_millis(4);
 
 #[cfg(test)]
@@ -200,12 +226,12 @@ mod tests {
             println!("skipped: this process may not change the policy of its threads");
             return;
         }
-        let (tell, told) = channel();
+        let (bell, (tell, told)) = (Arc::new(Bell::default()), channel());
         let (busy, ends) = (AtomicBool::new(true), AtomicBool::new(false));
         let until = |flag: &AtomicBool, value| flag.load(Ordering::Acquire) == value;
         thread::scope(|scope| {
             scope.spawn(|| {
-                let server = Arc::new(Server::of_this_thread());
+                let server = Arc::new(Server::of_this_thread(Arc::clone(&bell)));
                 tell.send(Arc::clone(&server)).unwrap();
                 while !until(&ends, true) {
                     if until(&busy, true) {
@@ -216,12 +242,13 @@ mod tests {
             });
             let server: Arc<Server> = told.recv().unwrap();
             let is = |policy| Policy::of(server.thread).unwrap() == Some(policy);
-            let watch = Watch::start(vec![vec![Arc::clone(&server)]]).unwrap();
+            let group = Group::bound(vec![Arc::clone(&server)]);
+            let watch = Watch::start(Arc::clone(&bell), vec![group]).unwrap();
             for _ in 0..2 {
                 wait_until(|| is(Policy::Idle));
                 busy.store(false, Ordering::Release);
                 wait_until(|| is(Policy::Usual));
-                wait_until(|| !until(&watch.bell.is_awake, true));
+                wait_until(|| until(&bell.is_awake, false));
                 busy.store(true, Ordering::Release);
             }
             wait_until(|| is(Policy::Idle));

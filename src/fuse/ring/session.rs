@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use super::super::aside::{Server, Watch};
+use super::super::aside::{Bell, Group, Server, Watch};
 use super::super::attach::Attached;
 use super::cpus::Cpus;
 use super::device::{Device, serve_device};
@@ -74,9 +74,9 @@ impl RingSession {
         };
         let roles = roles()?;
         let queues = Cpus::possible()?.0.iter().max().map_or(1, |&cpu| usize::from(cpu) + 1);
-        let mut starting = Starting::default();
+        let (mut starting, bell) = (Starting::default(), Arc::<Bell>::default());
         for role in roles {
-            starting.spawn(role)?;
+            starting.spawn(role, Arc::clone(&bell))?;
         }
         let (homes, bulk, servers) = starting.addresses()?;
         let service = Service { fs, device: Arc::clone(&device) };
@@ -108,7 +108,7 @@ impl RingSession {
             }
             read
         })?;
-        let watch = Watch::start(servers);
+        let watch = Watch::start(bell, servers.into_iter().map(Group::bound).collect());
         Ok(Start::Running(Self { device: reader, threads, watch, lanes }, device))
     }
 
@@ -156,7 +156,7 @@ struct Starting {
 }
 
 impl Starting {
-    fn spawn(&mut self, role: Role) -> io::Result<()> {
+    fn spawn(&mut self, role: Role, bell: Arc<Bell>) -> io::Result<()> {
         let (tell_made, made) = channel();
         let (go, told_to_go) = channel::<Arc<Lanes>>();
         let (tell_registered, registered) = channel();
@@ -166,7 +166,7 @@ impl Starting {
             Role::Bulk { index } => format!("bulk-{index}"),
         };
         self.threads.push(spawn(name, move || {
-            let server = own.settle();
+            let server = own.settle(&bell);
             let ring = match Ring::new(RING_ENTRIES) {
                 Ok(ring) => ring,
                 // Nobody is left to hear it when the session has been given up.

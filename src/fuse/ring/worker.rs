@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::super::aside::Server;
+use super::super::aside::{Bell, Server};
 use super::super::negotiate::MAX_WRITE;
 use super::entry::{Entry, Ticket, commit_id, lane, serve};
 use super::lanes::Lanes;
@@ -35,7 +35,7 @@ pub(super) struct Worker {
 impl Role {
     /// Moves the calling thread to where it belongs. Where it is bound to a CPU then, what is to be
     /// known of it.
-    pub(super) fn settle(&self) -> Option<Arc<Server>> {
+    pub(super) fn settle(&self, bell: &Arc<Bell>) -> Option<Arc<Server>> {
         let Self::Home { cpu: Some(cpu), .. } = self else { return None };
         let mut cpus = CpuSet::new();
         cpus.set(*cpu);
@@ -43,7 +43,7 @@ impl Role {
         bound
             .inspect_err(|errno| log::debug!("CPU {cpu}: its thread runs anywhere: {errno}"))
             .ok()?;
-        Some(Arc::new(Server::of_this_thread()))
+        Some(Arc::new(Server::of_this_thread(Arc::clone(bell))))
     }
 }
 
