@@ -58,14 +58,14 @@ impl Callers {
         Self {
             bell,
             servers: Mutex::default(),
-            latest: AtomicU32::new(0),
+            latest: AtomicU32::new(NOBODY),
             changes: AtomicU64::new(0),
             bulky: AtomicU64::new(0),
         }
     }
 
     /// Notes that the calling thread, which serves no other session, serves a request of `caller`,
-    /// a thread, that moves so many bytes.
+    /// a thread, that moves so many bytes. What the kernel writes back is of nobody.
     pub(in super::super) fn note(&self, caller: u32, bytes: usize) {
         thread_local! {
             static OWN: OnceCell<Arc<Server>> = const { OnceCell::new() };
@@ -74,7 +74,7 @@ impl Callers {
         if bytes >= BULKY {
             self.bulky.fetch_add(1, Ordering::Relaxed);
         }
-        if self.latest.load(Ordering::Relaxed) != caller {
+        if caller != NOBODY && self.latest.load(Ordering::Relaxed) != caller {
             self.latest.store(caller, Ordering::Relaxed);
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
@@ -151,6 +151,8 @@ impl Following {
     }
 }
 
+/// The kernel itself, or a thread that is not to be seen from here.
+const NOBODY: u32 = 0;
 /// From so many bytes on the caller had better go on while they are moved.
 const BULKY: usize = 32 << 10;
 /// With fewer answers in a period there is nothing to be learnt of who called.
@@ -183,8 +185,8 @@ mod tests {
         call(1, own + 1, 100);
         call(1, own, 100);
         assert_eq!(following.look(TELLING), Good::No, "two callers");
-        call(1, 0, 100);
-        assert_eq!(following.look(TELLING), Good::No, "nobody whom this process sees");
+        call(TELLING - 2, NOBODY, 100);
+        assert!(matches!(following.look(TELLING), Good::On(_)), "and the kernel for it");
         assert_eq!(following.servers().len(), 1);
     }
 
