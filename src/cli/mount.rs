@@ -96,6 +96,7 @@ impl Request {
                 flags: options.flags(),
                 threads: options.threads,
                 transport: options.transport,
+                stand_aside: options.stand_aside,
             },
             fs: FsOptions {
                 read_only: options.read_only,

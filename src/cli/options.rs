@@ -37,6 +37,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// `transport=`
     pub transport: TransportChoice,
+    /// `stand_aside=`
+    pub stand_aside: bool,
     /// `cache_entries=`
     pub cache_entries: usize,
     /// `cache_ttl=`
@@ -86,6 +88,7 @@ impl Default for MountOptions {
             ttl: Duration::from_secs(60),
             threads: default_threads(),
             transport: TransportChoice::Auto,
+            stand_aside: true,
             cache_entries: 16_384,
             cache_ttl: Duration::from_secs(300),
             rotation_days: 90,
@@ -211,6 +214,7 @@ impl MountOptions {
             "ttl" => self.ttl = seconds(name, value)?,
             "threads" => self.threads = number(name, value, 1..=MAX_THREADS)? as usize,
             "transport" => self.transport = transport(value)?,
+            "stand_aside" => self.stand_aside = on_or_off(name, value)?,
             "cache_entries" => {
                 self.cache_entries = number(name, value, 1..=MAX_CACHE_ENTRIES)? as usize;
             }
@@ -336,8 +340,8 @@ const MOUNT_8: [&str; 20] = [
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
                      acl, noacl, durability=, writeback=, ttl=, threads=, transport=, \
-                     cache_entries=, cache_ttl=, rotation_days=, key_check=, key_id=, \
-                     bucket_key, bucket_key_ttl=, \
+                     stand_aside=, cache_entries=, cache_ttl=, rotation_days=, key_check=, \
+                     key_id=, bucket_key, bucket_key_ttl=, \
                      bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
                      audit_segment=, nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \
@@ -370,13 +374,13 @@ mod tests {
     #[test]
     fn every_value_arrives() {
         let options = parse(
-            "ro,allow_other,acl,writeback=off,ttl=5,threads=3,transport=uring,cache_entries=7,\
-             cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,key_file=/f,log_file=/l,\
-             log=debug,fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
+            "ro,allow_other,acl,writeback=off,ttl=5,threads=3,transport=uring,stand_aside=off,\
+             cache_entries=7,cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,key_file=/f,\
+             log_file=/l,log=debug,fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
         )
         .unwrap();
         assert!(options.read_only && options.allow_other && options.acl && options.nonempty);
-        assert!(!options.writeback);
+        assert!(!options.writeback && !options.stand_aside);
         assert_eq!(options.ttl, Duration::from_secs(5));
         assert_eq!((options.threads, options.cache_entries, options.rotation_days), (3, 7, 0));
         assert_eq!(options.cache_ttl, Duration::from_secs(9));
@@ -448,6 +452,7 @@ mod tests {
             "threads=0",
             "threads=257",
             "transport=fast",
+            "stand_aside=1",
             "cache_entries=0",
             "key_fd=-1",
             "key_fd=2147483648",

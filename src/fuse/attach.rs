@@ -41,6 +41,8 @@ pub struct MountPlan {
     pub threads: usize,
     /// How requests are to reach them.
     pub transport: Choice,
+    /// Whether they may stand aside for those whom they serve.
+    pub stand_aside: bool,
 }
 
 /// A flag of the kernel's own layer, as mount(8) names it.
@@ -344,6 +346,7 @@ mod tests {
             flags: flags.to_vec(),
             threads: 1,
             transport: Choice::Auto,
+            stand_aside: true,
         }
     }
 

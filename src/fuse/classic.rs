@@ -59,11 +59,21 @@ impl Classic {
         about: INodeNo,
         work: impl FnOnce() -> Result<T, FsError>,
     ) -> Result<T, Errno> {
-        self.note(request, 0);
-        guarded(operation, || {
+        self.serve(operation, request, || {
             self.fs.admit(caller(request), node(about))?;
             work()
         })
+    }
+
+    /// Runs what the kernel asks for on its own behalf, or by handle.
+    fn serve<T>(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        work: impl FnOnce() -> Result<T, FsError>,
+    ) -> Result<T, Errno> {
+        self.note(request, 0);
+        guarded(operation, work)
     }
 
     /// Notes who asks, and that so many bytes are moved for it.
@@ -89,8 +99,8 @@ impl Filesystem for Classic {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.note(request, 0);
-        match guarded("lookup", || self.fs.lookup(caller(request), node(parent), name)) {
+        match self.serve("lookup", request, || self.fs.lookup(caller(request), node(parent), name))
+        {
             Err(Errno::ENOENT) => {
                 reply.entry(&self.fs.options().ttl, &negative_attr(), Generation(0));
             }
@@ -107,8 +117,7 @@ impl Filesystem for Classic {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.note(request, 0);
-        match guarded("getattr", || self.fs.attributes(node(ino), fh.map(handle))) {
+        match self.serve("getattr", request, || self.fs.attributes(node(ino), fh.map(handle))) {
             Ok(attributes) => {
                 reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &attributes));
             }
@@ -144,7 +153,6 @@ impl Filesystem for Classic {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.note(request, 0);
         let change = AttributeChange {
             mode,
             uid,
@@ -154,7 +162,7 @@ impl Filesystem for Classic {
             mtime: mtime.map(time_change),
             ctime: ctime.map(timestamp),
         };
-        let result = guarded("setattr", || {
+        let result = self.serve("setattr", request, || {
             self.fs.set_attributes(caller(request), node(ino), fh.map(handle), &change)
         });
         match result {
@@ -367,8 +375,7 @@ impl Filesystem for Classic {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.note(request, 0);
-        finish(guarded("fsync", || self.fs.sync(handle(fh), data_only)), reply);
+        finish(self.serve("fsync", request, || self.fs.sync(handle(fh), data_only)), reply);
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -390,8 +397,7 @@ impl Filesystem for Classic {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.note(request, 0);
-        let result = guarded("readdir", || {
+        let result = self.serve("readdir", request, || {
             let mut names = Names { reply: &mut reply };
             self.fs.read_directory(handle(fh), offset.cast_signed(), false, &mut names)
         });
@@ -409,8 +415,7 @@ impl Filesystem for Classic {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.note(request, 0);
-        let result = guarded("readdirplus", || {
+        let result = self.serve("readdirplus", request, || {
             let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
             self.fs.read_directory(handle(fh), offset.cast_signed(), true, &mut names)
         });
@@ -482,8 +487,8 @@ impl Filesystem for Classic {
         size: u32,
         reply: ReplyXattr,
     ) {
-        self.note(request, 0);
-        let result = guarded("getxattr", || self.fs.xattr(caller(request), node(ino), name));
+        let result =
+            self.serve("getxattr", request, || self.fs.xattr(caller(request), node(ino), name));
         finish_xattr(result, size, reply);
     }
 

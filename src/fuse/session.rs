@@ -97,7 +97,7 @@ impl Session {
         plan: &MountPlan,
     ) -> Result<Result<Self, String>, MountError> {
         let (device, attached) = attach(plan)?;
-        match RingSession::start(Arc::clone(fs), device, &attached, plan.threads) {
+        match RingSession::start(Arc::clone(fs), device, &attached, plan) {
             Ok(Start::Running(served, device)) => {
                 let (served, kernel) =
                     (Served::Ring(served), KernelCache { way: Way::Ring(device) });
@@ -131,7 +131,8 @@ impl Session {
         });
         let loops = loops.map_err(|error| undone(&attached, error))?;
         let kernel = KernelCache { way: Way::Classic(notifier) };
-        let watch = Watch::start(bell, vec![Group::following(callers)]);
+        let groups = vec![Group::following(callers)];
+        let watch = plan.stand_aside.then(|| Watch::start(bell, groups)).flatten();
         Ok(Self { served: Served::Classic(loops, watch), attached, kernel, tuner: None })
     }
 

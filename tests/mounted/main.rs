@@ -2,6 +2,7 @@
 //! crashes, keys in memory. They know only the command line; of the crate's inside only `residue`,
 //! which must know the keys that it looks for, and `kills`, which must know the fail points.
 
+mod aside;
 mod bad_input;
 mod check;
 mod command;

@@ -225,7 +225,7 @@ fn large_and_small_requests_do_not_mix() {
 }
 
 /// Whether the kernel offers FUSE over io_uring to a mount made now.
-fn is_offered() -> bool {
+pub fn is_offered() -> bool {
     let offered = fs::read_to_string("/sys/module/fuse/parameters/enable_uring");
     let offered = offered.is_ok_and(|value| value.trim() == "Y");
     if !offered {

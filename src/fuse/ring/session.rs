@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::super::aside::{Bell, Group, Server, Watch};
-use super::super::attach::Attached;
+use super::super::attach::{Attached, MountPlan};
 use super::cpus::Cpus;
 use super::device::{Device, serve_device};
 use super::entry::Ticket;
@@ -60,13 +60,13 @@ pub(in super::super) fn unavailable() -> Option<String> {
 }
 
 impl RingSession {
-    /// Agrees with the kernel on rings and serves them. `slow_threads` is how many requests that
-    /// may wait are served at a time.
+    /// Agrees with the kernel on rings and serves them. The threads of `plan` are how many requests
+    /// that may wait are served at a time.
     pub(in super::super) fn start(
         fs: Arc<FileSystem>,
         device: OwnedFd,
         attached: &Attached,
-        slow_threads: usize,
+        plan: &MountPlan,
     ) -> io::Result<Start> {
         let device = Arc::new(Device::new(device, attached.clone()));
         let Some(handshake) = Handshake::begin(&device, fs.options())? else {
@@ -84,7 +84,7 @@ impl RingSession {
         // From the answer on requests wait for the rings; they are there already.
         handshake.finish(&device)?;
         let registered = starting.go(&lanes);
-        let slow = (0..slow_threads).map(|index| {
+        let slow = (0..plan.threads).map(|index| {
             let lanes = Arc::clone(&lanes);
             spawn(format!("slow-{index}"), move || {
                 if catch_unwind(AssertUnwindSafe(|| lanes.run_slow())).is_err() {
@@ -108,7 +108,8 @@ impl RingSession {
             }
             read
         })?;
-        let watch = Watch::start(bell, servers.into_iter().map(Group::bound).collect());
+        let groups = servers.into_iter().map(Group::bound).collect();
+        let watch = plan.stand_aside.then(|| Watch::start(bell, groups)).flatten();
         Ok(Start::Running(Self { device: reader, threads, watch, lanes }, device))
     }
 
