@@ -375,8 +375,9 @@ mod tests {
     fn every_value_arrives() {
         let options = parse(
             "ro,allow_other,acl,writeback=off,ttl=5,threads=3,transport=uring,stand_aside=off,\
-             cache_entries=7,cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,key_file=/f,\
-             log_file=/l,log=debug,fsname=me,nonempty,suid,dev,noexec,sync,dirsync,noatime,nodiratime",
+             cache_entries=7,cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,\
+             key_file=/f,log_file=/l,log=debug,fsname=me,nonempty,suid,dev,noexec,sync,\
+             dirsync,noatime,nodiratime",
         )
         .unwrap();
         assert!(options.read_only && options.allow_other && options.acl && options.nonempty);

@@ -23,11 +23,12 @@ use super::convert::{
     COPY_MAX, caller, directory_flags, file_attr, file_flags, handle, length, negative_attr, node,
     time_change, timestamp,
 };
+use super::finish::{finish, finish_xattr};
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
 use super::negotiate::{negotiate, not_offered};
 use super::seeks::{Question, SeekQueue};
-use crate::fs::{AttributeChange, Entry, FileSystem, FsError, SeekTarget, Wanted};
+use crate::fs::{AttributeChange, Attributes, Entry, FileSystem, FsError, SeekTarget, Wanted};
 use crate::sys::buffer::with_scratch;
 
 /// A file system behind `/dev/fuse`.
@@ -91,6 +92,13 @@ impl Classic {
             Err(errno) => reply.error(errno),
         }
     }
+
+    fn attributes(&self, ino: INodeNo, found: Result<Attributes, Errno>, reply: ReplyAttr) {
+        match found {
+            Ok(found) => reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &found)),
+            Err(errno) => reply.error(errno),
+        }
+    }
 }
 
 impl Filesystem for Classic {
@@ -117,12 +125,9 @@ impl Filesystem for Classic {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.serve("getattr", request, || self.fs.attributes(node(ino), fh.map(handle))) {
-            Ok(attributes) => {
-                reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &attributes));
-            }
-            Err(errno) => reply.error(errno),
-        }
+        let found =
+            self.serve("getattr", request, || self.fs.attributes(node(ino), fh.map(handle)));
+        self.attributes(ino, found, reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -165,12 +170,7 @@ impl Filesystem for Classic {
         let result = self.serve("setattr", request, || {
             self.fs.set_attributes(caller(request), node(ino), fh.map(handle), &change)
         });
-        match result {
-            Ok(attributes) => {
-                reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &attributes));
-            }
-            Err(errno) => reply.error(errno),
-        }
+        self.attributes(ino, result, reply);
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -602,22 +602,5 @@ impl Filesystem for Classic {
     ) {
         // The kernel then treats files as always ready and asks no more.
         reply.error(Errno::ENOSYS);
-    }
-}
-
-fn finish(result: Result<(), Errno>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// A `size` of 0 asks how long the value is.
-fn finish_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
-    match result {
-        Ok(value) if size == 0 => reply.size(length(value.len())),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(errno) => reply.error(errno),
     }
 }

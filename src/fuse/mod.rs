@@ -7,6 +7,7 @@ mod attach;
 mod classic;
 mod convert;
 mod error;
+mod finish;
 mod guard;
 mod listing;
 mod negotiate;
