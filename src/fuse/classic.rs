@@ -21,14 +21,14 @@ use fuser::{
 use super::aside::Callers;
 use super::convert::{
     COPY_MAX, caller, directory_flags, file_attr, file_flags, handle, length, negative_attr, node,
-    time_change, timestamp,
+    seek_target, time_change, timestamp,
 };
 use super::finish::{finish, finish_xattr};
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
 use super::negotiate::{negotiate, not_offered};
 use super::seeks::{Question, SeekQueue};
-use crate::fs::{AttributeChange, Attributes, Entry, FileSystem, FsError, SeekTarget, Wanted};
+use crate::fs::{AttributeChange, Attributes, Entry, FileSystem, FsError, Wanted};
 use crate::sys::buffer::with_scratch;
 
 /// A file system behind `/dev/fuse`.
@@ -529,11 +529,7 @@ impl Filesystem for Classic {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let target = match whence {
-            libc::SEEK_DATA => SeekTarget::Data,
-            libc::SEEK_HOLE => SeekTarget::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
+        let Some(target) = seek_target(whence) else { return reply.error(Errno::EINVAL) };
         let handle = handle(fh);
         let found = guarded("lseek", || {
             let behind = self.fs.may_be_behind(handle)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileHandle, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 
-use crate::fs::{Attributes, Handle, NodeId, Opened, TimeChange, Timestamp};
+use crate::fs::{Attributes, Handle, NodeId, Opened, SeekTarget, TimeChange, Timestamp};
 use crate::keys::Caller;
 
 /// Who sent the request.
@@ -16,6 +16,15 @@ pub(super) fn caller(request: &Request) -> Caller {
 /// Which object a request is about.
 pub(super) fn node(ino: INodeNo) -> NodeId {
     NodeId(ino.0)
+}
+
+/// What `lseek(2)` looks for; `None` for what the kernel does by itself.
+pub(super) fn seek_target(whence: i32) -> Option<SeekTarget> {
+    match whence {
+        libc::SEEK_DATA => Some(SeekTarget::Data),
+        libc::SEEK_HOLE => Some(SeekTarget::Hole),
+        _ => None,
+    }
 }
 
 /// Which open file or directory a request is about.

@@ -12,7 +12,8 @@ pub(super) fn finish(result: Result<(), Errno>, reply: ReplyEmpty) {
     }
 }
 
-/// Answers with the value of an extended attribute, or their names. A `size` of 0 asks how long the value is.
+/// Answers with the value of an extended attribute, or with all names. A `size` of 0 asks how long
+/// that is.
 pub(super) fn finish_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match result {
         Ok(value) if size == 0 => reply.size(length(value.len())),

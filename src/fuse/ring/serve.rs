@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::super::convert::{COPY_MAX, directory_flags, file_flags};
+use super::super::convert::{COPY_MAX, directory_flags, file_flags, seek_target};
 use super::super::guard::guarded;
 use super::abi::{
     CreateIn, FSYNC_DATA_ONLY, InHeader, LseekIn, ReleaseIn, SetattrIn, WRITE_KILL_SET_IDS, Wire,
@@ -13,8 +13,8 @@ use super::device::Device;
 use super::reply::{Answer, Listing};
 use super::request::{Operation, moved_bytes};
 use crate::fs::{
-    AttributeChange, Entry, FileSystem, FsError, Handle, NodeId, Opened, SeekTarget, TimeChange,
-    Timestamp, Wanted,
+    AttributeChange, Entry, FileSystem, FsError, Handle, NodeId, Opened, TimeChange, Timestamp,
+    Wanted,
 };
 
 /// The file system behind a connection.
@@ -215,10 +215,8 @@ impl Service {
     /// See `seeks`: what the kernel has gathered is asked for first. That waits for write requests,
     /// so it is served in the slow lane only.
     fn seek(&self, node: NodeId, asked: &LseekIn) -> Result<Answer, FsError> {
-        let target = match asked.whence.cast_signed() {
-            libc::SEEK_DATA => SeekTarget::Data,
-            libc::SEEK_HOLE => SeekTarget::Hole,
-            _ => return Ok(Answer::Refused(libc::EINVAL)),
+        let Some(target) = seek_target(asked.whence.cast_signed()) else {
+            return Ok(Answer::Refused(libc::EINVAL));
         };
         let handle = Handle(asked.handle);
         if self.fs.may_be_behind(handle)?
