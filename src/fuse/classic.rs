@@ -19,22 +19,22 @@ use fuser::{
 };
 
 use super::aside::Callers;
+use super::asked::{finish, finish_xattr};
 use super::convert::{
     COPY_MAX, caller, directory_flags, file_attr, file_flags, handle, length, negative_attr, node,
     seek_target, time_change, timestamp,
 };
-use super::finish::{finish, finish_xattr};
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
 use super::negotiate::{negotiate, not_offered};
 use super::seeks::{Question, SeekQueue};
-use crate::fs::{AttributeChange, Attributes, Entry, FileSystem, FsError, Wanted};
+use crate::fs::{AttributeChange, FileSystem, Wanted};
 use crate::sys::buffer::with_scratch;
 
 /// A file system behind `/dev/fuse`.
 pub(super) struct Classic {
-    fs: Arc<FileSystem>,
-    callers: Arc<Callers>,
+    pub(super) fs: Arc<FileSystem>,
+    pub(super) callers: Arc<Callers>,
     seeks: SeekQueue,
 }
 
@@ -50,54 +50,6 @@ impl Classic {
             guarded("lseek", || answering.seek(handle, offset, target))
         })?;
         Ok(Self { fs, callers, seeks })
-    }
-
-    /// Runs what a process asks for by name or node, of its own will.
-    fn asked<T>(
-        &self,
-        operation: &'static str,
-        request: &Request,
-        about: INodeNo,
-        work: impl FnOnce() -> Result<T, FsError>,
-    ) -> Result<T, Errno> {
-        self.serve(operation, request, || {
-            self.fs.admit(caller(request), node(about))?;
-            work()
-        })
-    }
-
-    /// Runs what the kernel asks for on its own behalf, or by handle.
-    fn serve<T>(
-        &self,
-        operation: &'static str,
-        request: &Request,
-        work: impl FnOnce() -> Result<T, FsError>,
-    ) -> Result<T, Errno> {
-        self.note(request, 0);
-        guarded(operation, work)
-    }
-
-    /// Notes who asks, and that so many bytes are moved for it.
-    fn note(&self, request: &Request, bytes: usize) {
-        self.callers.note(request.pid(), bytes);
-    }
-
-    fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
-        let ttl = self.fs.options().ttl;
-        match result {
-            Ok(entry) => {
-                let attributes = file_attr(entry.node, &entry.attributes);
-                reply.entry(&ttl, &attributes, Generation(entry.generation));
-            }
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn attributes(&self, ino: INodeNo, found: Result<Attributes, Errno>, reply: ReplyAttr) {
-        match found {
-            Ok(found) => reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &found)),
-            Err(errno) => reply.error(errno),
-        }
     }
 }
 
@@ -334,7 +286,10 @@ impl Filesystem for Classic {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.note(request, data.len());
+        match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => self.note_written_back(data.len()),
+            false => self.note(request, data.len()),
+        }
         let kill_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match guarded("write", || self.fs.write(handle(fh), offset, data, kill_privileges)) {
             Ok(()) => reply.written(length(data.len())),
@@ -364,6 +319,7 @@ impl Filesystem for Classic {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.note_written_back(0);
         finish(guarded("release", || self.fs.release(handle(fh))), reply);
     }
 
@@ -433,22 +389,26 @@ impl Filesystem for Classic {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        self.note_written_back(0);
         finish(guarded("releasedir", || self.fs.release_directory(handle(fh))), reply);
     }
 
     fn fsyncdir(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        finish(guarded("fsyncdir", || self.fs.sync_directory(handle(fh), data_only)), reply);
+        finish(
+            self.serve("fsyncdir", request, || self.fs.sync_directory(handle(fh), data_only)),
+            reply,
+        );
     }
 
-    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        match guarded("statfs", || self.fs.statistics(node(ino))) {
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.serve("statfs", request, || self.fs.statistics(node(ino))) {
             Ok(found) => reply.statfs(
                 found.blocks,
                 found.blocks_free,
@@ -509,7 +469,7 @@ impl Filesystem for Classic {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -517,12 +477,13 @@ impl Filesystem for Classic {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        self.note(request, usize::try_from(len).unwrap_or(usize::MAX));
         finish(guarded("fallocate", || self.fs.allocate(handle(fh), offset, len, mode)), reply);
     }
 
     fn lseek(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: i64,
@@ -531,7 +492,7 @@ impl Filesystem for Classic {
     ) {
         let Some(target) = seek_target(whence) else { return reply.error(Errno::EINVAL) };
         let handle = handle(fh);
-        let found = guarded("lseek", || {
+        let found = self.serve("lseek", request, || {
             let behind = self.fs.may_be_behind(handle)?;
             if behind { Ok(None) } else { self.fs.seek(handle, offset, target).map(Some) }
         });
@@ -544,7 +505,7 @@ impl Filesystem for Classic {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         _from_ino: INodeNo,
         from: FileHandle,
         from_offset: u64,
@@ -559,6 +520,7 @@ impl Filesystem for Classic {
             return reply.error(Errno::EINVAL);
         }
         let len = len.min(COPY_MAX);
+        self.note(request, usize::try_from(len).unwrap_or(usize::MAX));
         let result = guarded("copy_file_range", || {
             self.fs.copy_range(handle(from), from_offset, handle(to), to_offset, len)
         });

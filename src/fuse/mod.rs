@@ -3,11 +3,11 @@
 //! system and no cryptography.
 
 mod aside;
+mod asked;
 mod attach;
 mod classic;
 mod convert;
 mod error;
-mod finish;
 mod guard;
 mod listing;
 mod negotiate;

@@ -1,23 +1,42 @@
 //! When and where the kernel lets threads run.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
-use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::process::{Pid, getpid};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 /// How the kernel treats a thread that wants a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// `SCHED_OTHER`: it gets its share.
     Usual,
-    /// `SCHED_IDLE`: it gives way at once to whoever has another policy, and gets next to nothing
-    /// where others want the CPU. A CPU that runs nothing else counts as free.
+    /// `SCHED_IDLE`: where others of its group want the CPU it gives way at once, and gets next to
+    /// nothing of it. A CPU that runs nothing else counts as free, whatever the groups.
     Idle,
 }
 
+/// A thread of this process, as the others see it. Its number is never taken for that of a thread
+/// that came after it.
+#[derive(Debug)]
+pub struct Thread {
+    id: Pid,
+    /// `/proc/self/task/ID/stat`; open, so that nothing is needed to read it.
+    stat: File,
+}
+
+/// What a thread of any process is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The CPU that it runs on, or ran on last.
+    pub cpu: usize,
+    /// It runs, or waits for a CPU.
+    pub is_runnable: bool,
+}
+
 impl Policy {
-    /// How a thread is treated; `None` for yet another policy.
-    pub fn of(thread: Pid) -> io::Result<Option<Self>> {
+    fn of(thread: Pid) -> io::Result<Option<Self>> {
         // SAFETY: no memory is involved.
         match unsafe { libc::sched_getscheduler(thread.as_raw_nonzero().get()) } {
             -1 => Err(io::Error::last_os_error()),
@@ -27,12 +46,7 @@ impl Policy {
         }
     }
 
-    /// Has a thread of this process treated like that.
-    ///
-    /// # Errors
-    /// `ESRCH` when it has ended: its number may be that of a thread elsewhere by then.
-    pub fn set(self, thread: Pid) -> io::Result<()> {
-        check_own(thread)?;
+    fn set(self, thread: Pid) -> io::Result<()> {
         let policy = match self {
             Self::Usual => libc::SCHED_OTHER,
             Self::Idle => libc::SCHED_IDLE,
@@ -47,63 +61,113 @@ impl Policy {
     }
 }
 
+impl Thread {
+    /// The calling one.
+    pub fn current() -> io::Result<Self> {
+        Ok(Self { id: gettid(), stat: File::open("/proc/thread-self/stat")? })
+    }
+
+    /// Whether it runs or waits for a CPU. Where that is not to be found out it may.
+    pub fn is_runnable(&self) -> bool {
+        match self.whereabouts() {
+            Ok(found) => found.is_none_or(|found| found.is_runnable),
+            Err(error) => !is_gone(&error),
+        }
+    }
+
+    /// How it is treated; `None` for yet another policy.
+    pub fn policy(&self) -> io::Result<Option<Policy>> {
+        Policy::of(self.id)
+    }
+
+    /// Has it treated like that, if it is treated like the other. Not once it has ended.
+    pub fn set_policy(&self, policy: Policy) -> io::Result<()> {
+        let other = match policy {
+            Policy::Usual => Policy::Idle,
+            Policy::Idle => Policy::Usual,
+        };
+        match self.has_ended() || self.policy()? != Some(other) {
+            true => Ok(()),
+            false => policy.set(self.id),
+        }
+    }
+
+    /// The CPUs that it may run on.
+    pub fn cpus(&self) -> io::Result<CpuSet> {
+        Ok(sched_getaffinity(Some(self.id))?)
+    }
+
+    /// Lets it run on these CPUs only. Not once it has ended.
+    pub fn bind(&self, cpus: &CpuSet) -> io::Result<()> {
+        match self.has_ended() {
+            true => Ok(()),
+            false => Ok(sched_setaffinity(Some(self.id), cpus)?),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.whereabouts().is_err_and(|error| is_gone(&error))
+    }
+
+    fn whereabouts(&self) -> io::Result<Option<Whereabouts>> {
+        let mut text = [0; STAT_LEN];
+        let len = self.stat.read_at(&mut text, 0)?;
+        Ok(Whereabouts::parse(&text[..len]))
+    }
+}
+
+impl Whereabouts {
+    /// Of a thread. `None` once it is gone, or where it is not to be seen.
+    pub fn of(thread: u32) -> Option<Self> {
+        // In its process's own directory the kernel adds up what all its threads have done.
+        Self::parse(&std::fs::read(format!("/proc/{thread}/task/{thread}/stat")).ok()?)
+    }
+
+    /// From a `stat` file, as proc_pid_stat(5) has it.
+    fn parse(text: &[u8]) -> Option<Self> {
+        // The name before the third field, in parentheses, may hold anything.
+        let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
+        let fields = std::str::from_utf8(&text[after_name..]).ok()?;
+        let mut fields = fields.split_ascii_whitespace();
+        let is_runnable = fields.next()? == "R";
+        Some(Self { cpu: fields.nth(PROCESSOR - 4)?.parse().ok()?, is_runnable })
+    }
+}
+
 /// Whether this process may change the policy of its threads and back: without `CAP_SYS_NICE`,
 /// or an `RLIMIT_NICE` that allows it, there is no way back. Also false where the process was
 /// given another policy than the usual one.
 pub fn may_change_policy() -> bool {
-    if !matches!(Policy::of(rustix::thread::gettid()), Ok(Some(Policy::Usual))) {
+    if !matches!(Policy::of(gettid()), Ok(Some(Policy::Usual))) {
         return false;
     }
     // A thread that does not come back ends at once.
     let tried = std::thread::spawn(|| {
-        let own = rustix::thread::gettid();
+        let own = gettid();
         Policy::Idle.set(own).and_then(|()| Policy::Usual.set(own))
     });
     tried.join().is_ok_and(|changed| changed.is_ok())
 }
 
-/// Lets a thread of this process run on these CPUs only.
-///
-/// # Errors
-/// As [`Policy::set`].
-pub fn bind(thread: Pid, cpus: &CpuSet) -> io::Result<()> {
-    check_own(thread)?;
-    Ok(sched_setaffinity(Some(thread), cpus)?)
-}
-
-/// The CPU that a thread of any process runs on, or ran on last. `None` once it is gone, or where
-/// it is not to be seen.
-pub fn cpu_of(thread: u32) -> Option<usize> {
-    field_of(&format!("/proc/{thread}"), PROCESSOR)?.parse().ok()
-}
-
-/// Whether a thread of this process is running or waits for a CPU. False once it is gone.
-pub fn is_runnable(thread: Pid) -> bool {
-    field_of(&own(thread), STATE).is_some_and(|state| state == "R")
-}
-
-fn check_own(thread: Pid) -> io::Result<()> {
-    match std::fs::exists(own(thread))? {
-        true => Ok(()),
-        false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+/// Has the calling thread treated as the first one of the process is, whatever that was treated as
+/// which has started it.
+pub fn treat_as_first() -> io::Result<()> {
+    let (own, first) = (gettid(), getpid());
+    sched_setaffinity(None, &sched_getaffinity(Some(first))?)?;
+    match (Policy::of(own)?, Policy::of(first)?) {
+        (Some(Policy::Idle), Some(Policy::Usual)) => Policy::Usual.set(own),
+        _ => Ok(()),
     }
 }
 
-fn own(thread: Pid) -> String {
-    format!("/proc/self/task/{}", thread.as_raw_nonzero())
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn field_of(directory: &str, field: usize) -> Option<String> {
-    let text = std::fs::read_to_string(format!("{directory}/stat")).ok()?;
-    // The name before it, in parentheses, may hold anything.
-    let (_, fields) = text.rsplit_once(") ")?;
-    fields.split_ascii_whitespace().nth(field - FIRST_AFTER_NAME).map(str::to_owned)
-}
-
-/// Fields of `/proc/PID/stat` by their numbers in proc_pid_stat(5).
-const FIRST_AFTER_NAME: usize = 3;
-const STATE: usize = 3;
+/// The number of the field that tells the CPU.
 const PROCESSOR: usize = 39;
+/// Fifty-two fields of up to 20 digits and a name.
+const STAT_LEN: usize = 1200;
 
 #[cfg(test)]
 mod tests {
@@ -118,39 +182,78 @@ mod tests {
             println!("skipped: this process may not change the policy of its threads");
             return;
         }
-        let own = rustix::thread::gettid();
-        Policy::Idle.set(own).unwrap();
-        assert_eq!(Policy::of(own).unwrap(), Some(Policy::Idle));
+        let own = Thread::current().unwrap();
+        own.set_policy(Policy::Idle).unwrap();
+        assert_eq!(own.policy().unwrap(), Some(Policy::Idle));
         assert!(!may_change_policy());
-        Policy::Usual.set(own).unwrap();
-        assert_eq!(Policy::of(own).unwrap(), Some(Policy::Usual));
+        own.set_policy(Policy::Usual).unwrap();
+        assert_eq!(own.policy().unwrap(), Some(Policy::Usual));
+    }
+
+    /// A thread that a serving one starts inherits what that was treated as.
+    #[test]
+    fn a_thread_is_treated_as_the_first_one() {
+        if !may_change_policy() {
+            println!("skipped: this process may not change the policy of its threads");
+            return;
+        }
+        let own = Thread::current().unwrap();
+        let all = own.cpus().unwrap();
+        let last = (0..CpuSet::MAX_CPU).rfind(|cpu| all.is_set(*cpu)).unwrap();
+        let mut one = CpuSet::new();
+        one.set(last);
+        own.bind(&one).unwrap();
+        own.set_policy(Policy::Idle).unwrap();
+        let started = std::thread::spawn(|| {
+            let own = Thread::current().unwrap();
+            let inherited = (own.policy().unwrap(), own.cpus().unwrap());
+            treat_as_first().unwrap();
+            (inherited, (own.policy().unwrap(), own.cpus().unwrap()))
+        });
+        let (inherited, then) = started.join().unwrap();
+        assert_eq!(inherited, (Some(Policy::Idle), one));
+        assert_eq!(then, (Some(Policy::Usual), all));
     }
 
     #[test]
-    fn who_runs_is_told_from_who_waits() {
-        assert!(is_runnable(rustix::thread::gettid()));
+    fn who_runs_is_told_from_who_waits_and_who_has_ended() {
+        assert!(Thread::current().unwrap().is_runnable());
         let (tell, told) = channel();
         let ends = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let gone = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                tell.send(rustix::thread::gettid()).unwrap();
+                tell.send(Thread::current().unwrap()).unwrap();
                 while !ends.load(Ordering::Acquire) {
                     std::thread::park();
                 }
             });
             let waits = told.recv().unwrap();
-            while is_runnable(waits) {
+            while waits.is_runnable() {
                 std::thread::yield_now();
             }
+            let id = waits.id.as_raw_nonzero().get().cast_unsigned();
+            assert!(!Whereabouts::of(id).unwrap().is_runnable);
             ends.store(true, Ordering::Release);
             waiting.thread().unpark();
+            waits
         });
-        let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
-        while std::fs::exists(super::own(gone)).unwrap() {
+        while !gone.has_ended() {
             std::thread::yield_now();
         }
-        assert!(!is_runnable(gone));
-        let refused = Policy::Usual.set(gone).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(libc::ESRCH));
+        assert!(!gone.is_runnable());
+        gone.set_policy(Policy::Idle).unwrap();
+        gone.bind(&CpuSet::new()).unwrap();
+    }
+
+    #[test]
+    fn a_name_may_look_like_the_fields_after_it() {
+        let stat = format!("7 (a) S (b) R {}17 6 0 5", "0 ".repeat(34));
+        let found = Whereabouts::parse(stat.as_bytes()).unwrap();
+        assert_eq!(found, Whereabouts { cpu: 6, is_runnable: true });
+        assert_eq!(Whereabouts::parse(b"7 (a) R 1 2"), None);
+        assert_eq!(Whereabouts::parse(b""), None);
+        let own = Whereabouts::of(gettid().as_raw_nonzero().get().cast_unsigned());
+        assert!(own.unwrap().is_runnable);
+        assert_eq!(Whereabouts::of(u32::MAX), None);
     }
 }

@@ -1,106 +1,143 @@
 //! The daemon's threads stand aside for a caller whose requests follow one another, and come back.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Bench, needs_root, skip, wait_for};
+use crate::harness::{Bench, needs_root, skip, succeed, wait_for};
 use crate::transport::is_offered;
 
 #[test]
-fn threads_stand_aside_while_one_caller_asks_and_come_back() {
-    if !needs_root() {
-        return;
-    }
-    if !ssefs::sys::scheduling::may_change_policy() {
-        return skip("this process may not change the policy of its threads");
-    }
-    let Some(bench) = Bench::new() else { return };
+fn threads_that_serve_stand_aside_while_one_caller_asks_and_come_back() {
+    let Some(bench) = bench() else { return };
     for transport in ["classic", "uring"] {
         if transport == "uring" && !is_offered() {
             continue;
         }
         bench.mount(&["-o", &format!("transport={transport}")]);
-        let daemon = bench.daemon();
-        let usual = || servers(daemon).iter().all(|server| server.is_as(daemon));
-        assert!(usual() && !servers(daemon).is_empty());
-        let callers = AtomicUsize::new(1);
-        std::thread::scope(|scope| {
-            for index in 0..2 {
-                let (bench, callers) = (&bench, &callers);
-                scope.spawn(move || {
-                    let mut number = 0_u64;
-                    loop {
-                        match callers.load(Ordering::Relaxed) {
-                            0 => break,
-                            calling if index < calling => {
-                                number += 1;
-                                let name = format!("missing-{index}-{number}");
-                                assert!(!bench.file(name).exists());
-                            }
-                            _ => std::thread::sleep(Duration::from_millis(1)),
-                        }
-                    }
-                });
-            }
-            let aside = || servers(daemon).iter().any(|server| server.policy == IDLE);
-            let mut ok = wait_for(LIMIT, aside);
-            if transport == "classic" {
-                callers.store(2, Ordering::Relaxed);
-                ok = ok && wait_for(LIMIT, usual);
-                callers.store(1, Ordering::Relaxed);
-                let gathered = || servers(daemon).iter().any(|server| server.is_bound());
-                ok = ok && wait_for(LIMIT, gathered);
-            }
-            callers.store(0, Ordering::Relaxed);
-            assert!(ok, "{transport}: {:?}", servers(daemon));
+        let daemon = Daemon(bench.daemon());
+        assert!(daemon.is_as_usual());
+        let found = while_called(&bench, |bench, number| {
+            assert!(!bench.file(format!("missing-{number}")).exists());
         });
-        assert!(wait_for(LIMIT, usual), "{transport}: {:?}", servers(daemon));
+        assert!(found, "{transport}: {:?}", daemon.threads());
+        assert!(wait_for(LIMIT, || daemon.is_as_usual()), "{transport}: {:?}", daemon.threads());
         bench.unmount();
     }
 }
 
-/// A thread that serves requests.
+#[test]
+fn they_do_not_where_that_is_switched_off() {
+    let Some(bench) = bench() else { return };
+    bench.mount(&["-o", "stand_aside=off"]);
+    for number in 0..20_000 {
+        assert!(!bench.file(format!("missing-{number}")).exists());
+    }
+    let daemon = Daemon(bench.daemon());
+    assert!(daemon.is_as_usual());
+    assert!(daemon.threads().iter().all(|thread| thread.name != "aside"));
+    bench.unmount();
+}
+
+/// Found by review: the thread that keeps leases of the audit log is started by one that serves.
+#[test]
+fn threads_that_they_start_do_not_inherit_it() {
+    let Some(bench) = bench() else { return };
+    let keystore = bench.keystore();
+    let mut create = bench.ssefs(&["key", "create", "--alias", "alias/a", "--keystore"]);
+    succeed(create.arg(keystore));
+    bench.mount(&["--mode", "kms", "--key-id", "alias/a", "-o", "transport=classic"]);
+    fs::write(bench.file("file"), b"text").unwrap();
+    let daemon = Daemon(bench.daemon());
+    let found = while_called(&bench, |bench, _| drop(File::open(bench.file("file")).unwrap()));
+    let threads = daemon.threads();
+    assert!(found, "{threads:?}");
+    assert!(threads.iter().any(|thread| thread.name == "audit-lease"), "{threads:?}");
+    let usual = Thread::of(&daemon.directory()).unwrap();
+    for thread in threads.iter().filter(|thread| !thread.serves()) {
+        assert_eq!((thread.policy, &thread.cpus), (USUAL, &usual.cpus), "{threads:?}");
+    }
+    bench.unmount();
+}
+
+fn bench() -> Option<Bench> {
+    if !needs_root() {
+        return None;
+    }
+    if !ssefs::sys::scheduling::may_change_policy() {
+        skip("this process may not change the policy of its threads");
+        return None;
+    }
+    Bench::new()
+}
+
+/// Calls again and again, with a number that counts up; whether the threads that serve were seen
+/// to stand aside meanwhile.
+fn while_called(bench: &Bench, call: impl Fn(&Bench, u64) + Sync) -> bool {
+    let daemon = Daemon(bench.daemon());
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| {
+            let mut number = 0;
+            while !ends.load(Ordering::Relaxed) {
+                number += 1;
+                call(bench, number);
+            }
+        });
+        let found = wait_for(LIMIT, || {
+            let threads = daemon.threads();
+            calling.is_finished() || threads.iter().any(|it| it.serves() && it.policy == IDLE)
+        });
+        ends.store(true, Ordering::Relaxed);
+        calling.join().unwrap();
+        found
+    })
+}
+
+struct Daemon(u32);
+
 #[derive(Debug)]
-struct Server {
+struct Thread {
     name: String,
     policy: u32,
     cpus: String,
 }
 
-impl Server {
-    /// Whether it is treated as the daemon's first thread; of a ring it is bound to its CPU.
-    fn is_as(&self, daemon: u32) -> bool {
-        let may_run_anywhere = || self.cpus == cpus(Path::new(&format!("/proc/{daemon}")));
-        self.policy == USUAL && (self.name.starts_with("ring-") || may_run_anywhere())
+impl Daemon {
+    fn directory(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.0))
     }
 
-    fn is_bound(&self) -> bool {
-        self.policy == IDLE && self.cpus.parse::<u32>().is_ok()
+    fn threads(&self) -> Vec<Thread> {
+        let tasks = fs::read_dir(self.directory().join("task")).unwrap();
+        tasks.filter_map(|task| Thread::of(&task.unwrap().path())).collect()
+    }
+
+    /// Whether all threads are treated as the first one; of a ring they are bound to their CPUs.
+    fn is_as_usual(&self) -> bool {
+        let first = Thread::of(&self.directory()).unwrap();
+        let is_anywhere =
+            |thread: &Thread| thread.name.starts_with("ring-") || thread.cpus == first.cpus;
+        self.threads().iter().all(|thread| thread.policy == USUAL && is_anywhere(thread))
     }
 }
 
-fn servers(daemon: u32) -> Vec<Server> {
-    let tasks = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
-    let servers = tasks.filter_map(|task| {
-        let task = task.unwrap().path();
-        let name = std::fs::read_to_string(task.join("comm")).ok()?.trim().to_owned();
-        let serves = name.starts_with("fuser-") || name.starts_with("ring-");
-        serves.then(|| {
-            let stat = std::fs::read_to_string(task.join("stat")).unwrap();
-            let (_, fields) = stat.rsplit_once(") ").unwrap();
-            // Fields by their numbers in proc_pid_stat(5); the third one comes first here.
-            let policy = fields.split(' ').nth(41 - 3).unwrap().parse().unwrap();
-            Server { name, policy, cpus: cpus(&task) }
-        })
-    });
-    servers.collect()
-}
+impl Thread {
+    /// `None` once it has ended.
+    fn of(task: &Path) -> Option<Self> {
+        let read = |name| fs::read_to_string(task.join(name)).ok();
+        let (name, stat, status) = (read("comm")?, read("stat")?, read("status")?);
+        let (_, fields) = stat.rsplit_once(") ")?;
+        // Fields by their numbers in proc_pid_stat(5); the third one comes first here.
+        let policy = fields.split(' ').nth(41 - 3)?.parse().ok()?;
+        let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        Some(Self { name: name.trim().to_owned(), policy, cpus: cpus.trim().to_owned() })
+    }
 
-fn cpus(task: &Path) -> String {
-    let status = std::fs::read_to_string(task.join("status")).unwrap();
-    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    allowed.unwrap().trim().to_owned()
+    fn serves(&self) -> bool {
+        self.name.starts_with("fuser-") || self.name.starts_with("ring-")
+    }
 }
 
 const USUAL: u32 = 0;

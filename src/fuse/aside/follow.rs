@@ -3,54 +3,44 @@
 //! Through `/dev/fuse` a request reaches whichever thread waits, on whichever CPU, and two CPUs
 //! are woken for each. While one caller alone asks, and for little at a time, all threads are
 //! better where it is: it waits for them anyway.
+//!
+//! They are all on that CPU, or each is where it was before.
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::CpuSet;
 
-use super::{Bell, Server};
-use crate::sys::scheduling::{self, bind};
+use super::{Bell, Request, Server};
 
 /// The threads of a session, and who calls them.
 #[derive(Debug)]
 pub(in super::super) struct Callers {
     bell: Arc<Bell>,
-    servers: Mutex<Vec<Member>>,
+    /// All that have served a request. Taken alone.
+    servers: Mutex<Vec<Arc<Server>>>,
     /// The thread that called last.
     latest: AtomicU32,
     /// How often that was another one than before.
     changes: AtomicU64,
-    /// Requests that moved much.
-    bulky: AtomicU64,
-}
-
-#[derive(Debug, Clone)]
-struct Member {
-    server: Arc<Server>,
-    /// Where it may run when it goes nowhere.
-    home: CpuSet,
-}
-
-/// Whether it is good to stand aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Good {
-    /// Others would have to wait.
-    No,
-    /// Where the threads are.
-    Here,
-    /// On this CPU.
-    On(usize),
+    /// Requests of callers who are not to be seen from here.
+    unseen: AtomicU64,
 }
 
 /// What the watch knows of them.
 pub(super) struct Following {
     callers: Arc<Callers>,
     changes: u64,
-    bulky: u64,
-    /// How many threads are on one CPU, and on which.
-    gathered: Option<(usize, usize)>,
+    unseen: u64,
+    gathered: Option<Gathered>,
+}
+
+/// Threads on one CPU.
+struct Gathered {
+    cpu: usize,
+    /// Each with the CPUs that it may run on otherwise.
+    threads: Vec<(Arc<Server>, CpuSet)>,
 }
 
 impl Callers {
@@ -60,153 +50,195 @@ impl Callers {
             servers: Mutex::default(),
             latest: AtomicU32::new(NOBODY),
             changes: AtomicU64::new(0),
-            bulky: AtomicU64::new(0),
+            unseen: AtomicU64::new(0),
         }
     }
 
-    /// Notes that the calling thread, which serves no other session, serves a request of `caller`,
-    /// a thread, that moves so many bytes. What the kernel writes back is of nobody.
-    pub(in super::super) fn note(&self, caller: u32, bytes: usize) {
+    /// Notes that the calling thread, which serves no other session, serves a request.
+    pub(in super::super) fn note(&self, request: Request) {
         thread_local! {
-            static OWN: OnceCell<Arc<Server>> = const { OnceCell::new() };
+            static OWN: OnceCell<Option<Arc<Server>>> = const { OnceCell::new() };
         }
-        OWN.with(|own| own.get_or_init(|| self.join()).note());
-        if bytes >= BULKY {
-            self.bulky.fetch_add(1, Ordering::Relaxed);
-        }
-        if caller != NOBODY && self.latest.load(Ordering::Relaxed) != caller {
-            self.latest.store(caller, Ordering::Relaxed);
-            self.changes.fetch_add(1, Ordering::Relaxed);
+        OWN.with(|own| {
+            if let Some(server) = own.get_or_init(|| self.join()) {
+                server.note(request);
+            }
+        });
+        match request.caller {
+            _ if request.is_written_back => {}
+            NOBODY => {
+                self.unseen.fetch_add(1, Ordering::Relaxed);
+            }
+            caller if self.latest.load(Ordering::Relaxed) != caller => {
+                self.latest.store(caller, Ordering::Relaxed);
+                self.changes.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 
-    fn join(&self) -> Arc<Server> {
-        let server = Arc::new(Server::of_this_thread(Arc::clone(&self.bell)));
-        // One that does not know where it may run goes nowhere.
-        if let Ok(home) = sched_getaffinity(None) {
-            self.members().push(Member { server: Arc::clone(&server), home });
-        }
-        server
+    fn join(&self) -> Option<Arc<Server>> {
+        let server = Arc::new(Server::of_this_thread(Arc::clone(&self.bell))?);
+        self.servers().push(Arc::clone(&server));
+        Some(server)
     }
 
-    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+    fn servers(&self) -> MutexGuard<'_, Vec<Arc<Server>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Following {
     pub(super) fn new(callers: Arc<Callers>) -> Self {
-        Self { callers, changes: 0, bulky: 0, gathered: None }
+        Self { callers, changes: 0, unseen: 0, gathered: None }
     }
 
-    pub(super) fn servers(&self) -> Vec<Arc<Server>> {
-        self.callers.members().iter().map(|member| Arc::clone(&member.server)).collect()
+    /// The threads that have come after so many.
+    pub(super) fn servers_after(&self, known: usize) -> Vec<Arc<Server>> {
+        self.callers.servers()[known..].to_vec()
     }
 
-    /// Whether one caller alone asks, who got `served` answers in the last period, and where that
-    /// is.
-    pub(super) fn look(&mut self, served: u64) -> Good {
+    /// Whom they have served last.
+    pub(super) fn latest_caller(&self) -> u32 {
+        self.callers.latest.load(Ordering::Relaxed)
+    }
+
+    /// Whether one caller alone has asked in the last period.
+    pub(super) fn has_one_caller(&mut self) -> bool {
         let changes = self.callers.changes.load(Ordering::Relaxed);
-        let bulky = self.callers.bulky.load(Ordering::Relaxed);
+        let unseen = self.callers.unseen.load(Ordering::Relaxed);
         let changed = changes - std::mem::replace(&mut self.changes, changes);
-        let moved = bulky - std::mem::replace(&mut self.bulky, bulky);
-        if served < TELLING {
-            return Good::Here;
-        }
-        if changed.max(moved) * MOST_OTHERS > served {
-            return Good::No;
-        }
-        let caller = self.callers.latest.load(Ordering::Relaxed);
-        scheduling::cpu_of(caller).map_or(Good::No, Good::On)
+        let unseen = unseen - std::mem::replace(&mut self.unseen, unseen);
+        changed + unseen <= MOST_CHANGES
     }
 
-    /// Goes there with all threads; whether any has moved.
-    pub(super) fn gather(&mut self, cpu: usize) -> bool {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        let members = self.callers.members().clone();
-        let there = Some((members.len(), cpu));
-        if self.gathered == there {
-            return false;
+    /// Goes to this CPU with all of these threads; whether they are there now.
+    pub(super) fn gather(&mut self, servers: &[Arc<Server>], cpu: usize) -> bool {
+        let is_there = |there: &Gathered| there.cpu == cpu && there.threads.len() == servers.len();
+        if self.gathered.as_ref().is_some_and(is_there) {
+            return true;
         }
-        self.gathered = there;
-        for member in &members {
-            if let Err(error) = bind(member.server.thread, &set) {
-                log::debug!("CPU {cpu}: a thread cannot go there: {error}");
+        let mut gathered = self.gathered.take().unwrap_or(Gathered { cpu, threads: Vec::new() });
+        gathered.cpu = cpu;
+        let known = gathered.threads.len();
+        let gone = gathered.take_in(&servers[known..]).and_then(|()| gathered.go());
+        self.gathered = Some(gathered);
+        match gone {
+            Ok(()) => true,
+            Err(error) => {
+                log::debug!("the threads do not go to CPU {cpu}: {error}");
+                self.disperse();
+                false
             }
         }
-        true
     }
 
     /// Lets all threads run where they did.
     pub(super) fn disperse(&mut self) {
-        if self.gathered.take().is_none() {
-            return;
-        }
-        for member in self.callers.members().clone() {
-            if let Err(error) = bind(member.server.thread, &member.home) {
-                log::debug!("a thread stays where it is: {error}");
+        for (server, home) in self.gathered.take().into_iter().flat_map(|there| there.threads) {
+            if let Err(error) = server.thread.bind(&home).or_else(|_| server.thread.bind(&all())) {
+                log::error!("a thread that serves requests stays bound to one CPU: {error}");
             }
         }
     }
 }
 
-/// The kernel itself, or a thread that is not to be seen from here.
+impl Gathered {
+    fn take_in(&mut self, servers: &[Arc<Server>]) -> std::io::Result<()> {
+        for server in servers {
+            self.threads.push((Arc::clone(server), server.thread.cpus()?));
+        }
+        Ok(())
+    }
+
+    fn go(&self) -> std::io::Result<()> {
+        if !self.threads.iter().all(|(_, home)| home.is_set(self.cpu)) {
+            return Err(std::io::Error::other("not all of them may run there"));
+        }
+        let mut there = CpuSet::new();
+        there.set(self.cpu);
+        self.threads.iter().try_for_each(|(server, _)| server.thread.bind(&there))
+    }
+}
+
+/// All CPUs, of which the kernel takes those that the process may have.
+fn all() -> CpuSet {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    all
+}
+
+/// A thread that is not to be seen from here.
 const NOBODY: u32 = 0;
-/// From so many bytes on the caller had better go on while they are moved.
-const BULKY: usize = 32 << 10;
-/// With fewer answers in a period there is nothing to be learnt of who called.
-const TELLING: u64 = 8;
-/// One change of the caller in so many requests is too often.
-const MOST_OTHERS: u64 = 8;
+/// Of the caller in a period. At the second one somebody has come back, or a third one has come.
+const MOST_CHANGES: u64 = 1;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Barrier;
 
-    fn own_thread() -> u32 {
-        rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
+    use rustix::thread::gettid;
+
+    use super::*;
+    use crate::sys::scheduling::Thread;
+
+    fn own_number() -> u32 {
+        gettid().as_raw_nonzero().get().cast_unsigned()
     }
 
     #[test]
-    fn one_caller_with_small_requests_is_followed() {
+    fn one_caller_alone_is_told_from_several() {
         let callers = Arc::new(Callers::new(Arc::default()));
         let mut following = Following::new(Arc::clone(&callers));
-        let own = own_thread();
-        let call = |times: u64, caller, bytes| (0..times).for_each(|_| callers.note(caller, bytes));
-        call(TELLING, own, 100);
-        assert!(matches!(following.look(TELLING), Good::On(_)));
-        assert_eq!(following.look(TELLING - 1), Good::Here, "too few to tell");
-        call(TELLING - 1, own, 100);
-        call(1, own, BULKY);
-        assert!(matches!(following.look(TELLING), Good::On(_)), "one in eight");
-        call(2, own, BULKY);
-        assert_eq!(following.look(TELLING), Good::No, "two in eight");
-        call(1, own + 1, 100);
-        call(1, own, 100);
-        assert_eq!(following.look(TELLING), Good::No, "two callers");
-        call(TELLING - 2, NOBODY, 100);
-        assert!(matches!(following.look(TELLING), Good::On(_)), "and the kernel for it");
-        assert_eq!(following.servers().len(), 1);
+        let request = Request { caller: 7, ..Request::default() };
+        let other = Request { caller: 8, ..request };
+        let unseen = Request { caller: NOBODY, ..request };
+        let written_back = Request { is_written_back: true, ..unseen };
+        let mut has_one = |requests: &[Request]| {
+            requests.iter().for_each(|request| callers.note(*request));
+            following.has_one_caller()
+        };
+        assert!(has_one(&[request; 100]));
+        assert!(has_one(&[request, other]), "another one, perhaps from now on");
+        assert!(!has_one(&[request, other]), "two in turn");
+        assert!(has_one(&[other, written_back, written_back]));
+        assert!(!has_one(&[unseen, unseen]));
+        assert_eq!((following.latest_caller(), following.servers_after(0).len()), (8, 1));
     }
 
     #[test]
     fn threads_go_to_one_cpu_and_back() {
         let callers = Arc::new(Callers::new(Arc::default()));
         let mut following = Following::new(Arc::clone(&callers));
-        let home = sched_getaffinity(None).unwrap();
+        let own = Thread::current().unwrap();
+        let home = own.cpus().unwrap();
         let cpu = (0..CpuSet::MAX_CPU).rfind(|cpu| home.is_set(*cpu)).unwrap();
-        callers.note(own_thread(), 0);
-        assert!(following.gather(cpu));
-        assert!(!following.gather(cpu), "it is there");
-        let there = sched_getaffinity(None).unwrap();
-        assert!(there.count() == 1 && there.is_set(cpu));
-        assert_eq!(scheduling::cpu_of(own_thread()), Some(cpu));
+        let is_there = || {
+            let cpus = own.cpus().unwrap();
+            cpus.count() == 1 && cpus.is_set(cpu)
+        };
+        let join = || callers.note(Request { caller: own_number(), ..Request::default() });
+        join();
+        assert!(following.gather(&following.servers_after(0), cpu) && is_there());
+        let (joined, ends) = (Barrier::new(2), Barrier::new(2));
         std::thread::scope(|scope| {
-            scope.spawn(|| callers.note(own_thread(), 0)).join().unwrap();
+            scope.spawn(|| {
+                join();
+                joined.wait();
+                ends.wait();
+            });
+            joined.wait();
+            let gathered = following.gather(&following.servers_after(0), cpu) && is_there();
+            ends.wait();
+            assert!(gathered);
         });
-        assert!(following.gather(cpu), "one more thread");
         following.disperse();
-        assert_eq!(sched_getaffinity(None).unwrap(), home);
+        assert_eq!(own.cpus().unwrap(), home);
+
+        let nowhere = CpuSet::MAX_CPU - 1;
+        if !home.is_set(nowhere) {
+            assert!(!following.gather(&following.servers_after(0)[..1], nowhere));
+            assert_eq!(own.cpus().unwrap(), home);
+        }
     }
 }

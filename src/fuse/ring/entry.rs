@@ -2,8 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::super::aside::Request;
 use super::abi::{EntryInOut, InHeader, OutHeader, Wire, head};
-use super::serve::{Lane, Service};
+use super::request::moved_bytes;
+use super::serve::{BULK_BYTES, Lane, Service};
 use crate::sys::fail_point;
 use crate::sys::uring::Slot;
 
@@ -34,6 +36,16 @@ pub(super) fn lane(entry: &Entry, service: &Service) -> Lane {
         catch_unwind(AssertUnwindSafe(|| service.lane(header.node(), header.opcode, structure)));
     // What panics here does so again where it is served, and is answered there.
     lane.unwrap_or(Lane::Here)
+}
+
+/// What the request in the entry is to whom it is served by.
+pub(super) fn about(entry: &Entry) -> Request {
+    let (header, structure) = (header(entry), structure(entry.head()));
+    Request {
+        caller: header.pid,
+        is_bulky: moved_bytes(header.opcode, structure) >= BULK_BYTES,
+        is_written_back: false,
+    }
 }
 
 /// By which number the kernel knows the request in the entry.

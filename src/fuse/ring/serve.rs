@@ -262,4 +262,4 @@ fn change(asked: &SetattrIn) -> AttributeChange {
 }
 
 /// From here on the copy and the cipher take longer than waking another CPU.
-const BULK_BYTES: usize = 64 << 10;
+pub(super) const BULK_BYTES: usize = 64 << 10;

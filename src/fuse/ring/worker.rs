@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::super::aside::{Bell, Server};
 use super::super::negotiate::MAX_WRITE;
-use super::entry::{Entry, Ticket, commit_id, lane, serve};
+use super::entry::{Entry, Ticket, about, commit_id, lane, serve};
 use super::lanes::Lanes;
 use super::serve::Lane;
 use crate::sys::fail_point;
@@ -43,7 +43,7 @@ impl Role {
         bound
             .inspect_err(|errno| log::debug!("CPU {cpu}: its thread runs anywhere: {errno}"))
             .ok()?;
-        Some(Arc::new(Server::of_this_thread(Arc::clone(bell))))
+        Server::of_this_thread(Arc::clone(bell)).map(Arc::new)
     }
 }
 
@@ -101,7 +101,7 @@ impl Worker {
             Event::Ended(entry, error) => self.ended(&entry, &error),
             Event::Ready(entry) => {
                 if let Some(server) = &self.server {
-                    server.note();
+                    server.note(about(&entry));
                 }
                 self.route(entry, false);
             }

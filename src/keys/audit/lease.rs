@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Writer;
 use super::place::PlaceLock;
+use crate::sys::scheduling;
 
 /// Whether the lock is kept at present.
 pub(super) struct Lease {
@@ -146,6 +147,10 @@ impl Drop for Keeper {
 }
 
 fn keep(begun: &Receiver<()>, writer: &Mutex<Writer>) {
+    // A thread that serves requests starts it, and may be one that gives way to others just then.
+    if let Err(error) = scheduling::treat_as_first() {
+        log::debug!("the thread that keeps leases of the audit log: {error}");
+    }
     while begun.recv().is_ok() {
         loop {
             let pause = {

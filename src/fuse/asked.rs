@@ -1,0 +1,96 @@
+//! What stands around the calls of [`Classic`]: who asks is noted, results become answers.
+
+use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request};
+
+use super::aside;
+use super::classic::Classic;
+use super::convert::{caller, file_attr, length, node};
+use super::guard::guarded;
+use crate::fs::{Attributes, Entry, FsError};
+
+impl Classic {
+    /// Runs what a process asks for by name or node, of its own will.
+    pub(super) fn asked<T>(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        about: INodeNo,
+        work: impl FnOnce() -> Result<T, FsError>,
+    ) -> Result<T, Errno> {
+        self.serve(operation, request, || {
+            self.fs.admit(caller(request), node(about))?;
+            work()
+        })
+    }
+
+    /// Runs what the kernel asks for on its own behalf, or by handle.
+    pub(super) fn serve<T>(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        work: impl FnOnce() -> Result<T, FsError>,
+    ) -> Result<T, Errno> {
+        self.note(request, 0);
+        guarded(operation, work)
+    }
+
+    /// Notes who asks, and that so many bytes are moved for it.
+    pub(super) fn note(&self, request: &Request, bytes: usize) {
+        let caller = request.pid();
+        let about = aside::Request { caller, is_bulky: bytes >= BULKY, is_written_back: false };
+        self.callers.note(about);
+    }
+
+    /// Notes what the kernel sends by itself, which moves so many bytes.
+    pub(super) fn note_written_back(&self, bytes: usize) {
+        let is_bulky = bytes >= BULKY;
+        self.callers.note(aside::Request { caller: 0, is_bulky, is_written_back: true });
+    }
+
+    /// Answers with what a name leads to.
+    pub(super) fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
+        let ttl = self.fs.options().ttl;
+        match result {
+            Ok(entry) => {
+                let attributes = file_attr(entry.node, &entry.attributes);
+                reply.entry(&ttl, &attributes, Generation(entry.generation));
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Answers with the attributes of an object.
+    pub(super) fn attributes(
+        &self,
+        ino: INodeNo,
+        found: Result<Attributes, Errno>,
+        reply: ReplyAttr,
+    ) {
+        match found {
+            Ok(found) => reply.attr(&self.fs.options().ttl, &file_attr(node(ino), &found)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+}
+
+/// Answers what gives nothing back.
+pub(super) fn finish(result: Result<(), Errno>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers with the value of an extended attribute, or with all names. A `size` of 0 asks how long
+/// that is.
+pub(super) fn finish_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(length(value.len())),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// From so many bytes on the caller had better go on while they are moved.
+const BULKY: usize = 32 << 10;
