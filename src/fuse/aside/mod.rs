@@ -197,7 +197,11 @@ impl Group {
         let place = if served >= QUICK { self.place() } else { Place::Here };
         let is_good = has_one_caller && bulky * MOST_BULKY <= served && place != Place::Nowhere;
         let seen = self.see(served, is_good);
-        match self.judge.next(now, seen) {
+        let decided = self.judge.next(now, seen);
+        if let Some(aside) = decided {
+            log::trace!("threads stand aside: {aside}, at {place:?} after {seen:?}");
+        }
+        match decided {
             Some(false) => self.come_back(),
             _ if !self.judge.is_aside() || self.stand_aside(place) => {}
             _ => {
