@@ -7,12 +7,14 @@
 //! They are all on that CPU, or each is where it was before.
 
 use std::cell::OnceCell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::thread::CpuSet;
 
 use super::{Bell, Request, Server};
+use crate::sys::scheduling::Whereabouts;
 
 /// The threads of a session, and who calls them.
 #[derive(Debug)]
@@ -26,6 +28,22 @@ pub(in super::super) struct Callers {
     changes: AtomicU64,
     /// Requests of callers who are not to be seen from here.
     unseen: AtomicU64,
+    moves: Moves,
+}
+
+/// Whether the caller has left the CPU on which the threads are. They are not asked then by whoever
+/// is woken there, but by another CPU that has to wake this one: requests come slowly.
+#[derive(Debug)]
+struct Moves {
+    since: Instant,
+    /// [`NOWHERE`] while the threads are not gathered.
+    gathered_on: AtomicUsize,
+    /// When the last request came, in nanoseconds.
+    last: AtomicU64,
+    /// So many have come slowly, one after the other.
+    slow: AtomicU32,
+    /// When it was last looked where the caller is.
+    looked: AtomicU64,
 }
 
 /// What the watch knows of them.
@@ -51,6 +69,7 @@ impl Callers {
             latest: AtomicU32::new(NOBODY),
             changes: AtomicU64::new(0),
             unseen: AtomicU64::new(0),
+            moves: Moves::new(),
         }
     }
 
@@ -73,6 +92,9 @@ impl Callers {
                 self.latest.store(caller, Ordering::Relaxed);
                 self.changes.fetch_add(1, Ordering::Relaxed);
             }
+            caller if self.moves.may_have_moved() && self.moves.has_moved(caller) => {
+                self.bell.call();
+            }
             _ => {}
         }
     }
@@ -85,6 +107,44 @@ impl Callers {
 
     fn servers(&self) -> MutexGuard<'_, Vec<Arc<Server>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Moves {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            gathered_on: AtomicUsize::new(NOWHERE),
+            last: AtomicU64::new(0),
+            slow: AtomicU32::new(0),
+            looked: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is time to look where the caller is, one of whose requests comes now.
+    fn may_have_moved(&self) -> bool {
+        if self.gathered_on.load(Ordering::Relaxed) == NOWHERE {
+            return false;
+        }
+        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let gap = now.saturating_sub(self.last.swap(now, Ordering::Relaxed));
+        if gap < SLOW {
+            self.slow.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let slow = self.slow.fetch_add(1, Ordering::Relaxed) + 1;
+        let since_looked = now.saturating_sub(self.looked.load(Ordering::Relaxed));
+        let is_time = slow >= MANY_SLOW && since_looked >= LOOK_EVERY;
+        if is_time {
+            self.slow.store(0, Ordering::Relaxed);
+            self.looked.store(now, Ordering::Relaxed);
+        }
+        is_time
+    }
+
+    fn has_moved(&self, caller: u32) -> bool {
+        let there = self.gathered_on.load(Ordering::Relaxed);
+        Whereabouts::of(caller).is_some_and(|caller| caller.cpu != there)
     }
 }
 
@@ -123,6 +183,7 @@ impl Following {
         let known = gathered.threads.len();
         let gone = gathered.take_in(&servers[known..]).and_then(|()| gathered.go());
         self.gathered = Some(gathered);
+        self.callers.moves.gathered_on.store(cpu, Ordering::Relaxed);
         match gone {
             Ok(()) => true,
             Err(error) => {
@@ -135,6 +196,7 @@ impl Following {
 
     /// Lets all threads run where they did.
     pub(super) fn disperse(&mut self) {
+        self.callers.moves.gathered_on.store(NOWHERE, Ordering::Relaxed);
         for (server, home) in self.gathered.take().into_iter().flat_map(|there| there.threads) {
             if let Err(error) = server.thread.bind(&home).or_else(|_| server.thread.bind(&all())) {
                 log::error!("a thread that serves requests stays bound to one CPU: {error}");
@@ -170,6 +232,12 @@ fn all() -> CpuSet {
 
 /// A thread that is not to be seen from here.
 const NOBODY: u32 = 0;
+const NOWHERE: usize = usize::MAX;
+/// Nanoseconds between two requests, from which on another CPU may have had to be woken.
+const SLOW: u64 = 25_000;
+const MANY_SLOW: u32 = 3;
+/// Nanoseconds from one look to the next.
+const LOOK_EVERY: u64 = 300_000;
 /// Of the caller in a period. At the second one somebody has come back, or a third one has come.
 const MOST_CHANGES: u64 = 1;
 

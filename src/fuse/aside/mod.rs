@@ -54,6 +54,8 @@ pub(super) struct Request {
 pub(super) struct Bell {
     watch: OnceLock<thread::Thread>,
     is_awake: AtomicBool,
+    /// The caller has left the threads that go where it is.
+    has_moved: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -129,6 +131,14 @@ impl Bell {
             watch.unpark();
         }
     }
+
+    /// Has the threads go after their caller.
+    fn call(&self) {
+        if let Some(watch) = self.watch.get() {
+            self.has_moved.store(true, Ordering::Release);
+            watch.unpark();
+        }
+    }
 }
 
 impl Watch {
@@ -166,7 +176,15 @@ fn watch(groups: &mut [Group], bell: &Bell) {
         // Each is to be asked.
         let go_on = groups.iter_mut().filter_map(|group| group.look(now).then_some(())).count();
         if go_on > 0 {
-            thread::park_timeout(PERIOD);
+            let until = now + PERIOD;
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                thread::park_timeout(left);
+                if bell.has_moved.swap(false, Ordering::Acquire) {
+                    groups.iter_mut().for_each(|group| group.go_after(now));
+                } else {
+                    break;
+                }
+            }
         } else {
             bell.is_awake.store(false, Ordering::Relaxed);
             thread::park();
@@ -203,13 +221,25 @@ impl Group {
         }
         match decided {
             Some(false) => self.come_back(),
-            _ if !self.judge.is_aside() || self.stand_aside(place) => {}
-            _ => {
-                self.judge.put_off(now);
-                self.come_back();
-            }
+            _ if self.judge.is_aside() => self.stand_aside_or_not(now, place),
+            _ => {}
         }
         self.judge.is_about_it() || served >= QUICK
+    }
+
+    /// The caller has moved.
+    fn go_after(&mut self, now: Instant) {
+        if self.judge.is_aside() {
+            let place = self.place();
+            self.stand_aside_or_not(now, place);
+        }
+    }
+
+    fn stand_aside_or_not(&mut self, now: Instant, place: Place) {
+        if !self.stand_aside(place) {
+            self.judge.put_off(now);
+            self.come_back();
+        }
     }
 
     /// What the threads have served since the last time, and how much of that moved much.
