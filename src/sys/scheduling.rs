@@ -134,6 +134,14 @@ impl Whereabouts {
     }
 }
 
+/// How often a thread of any process has come to run, so far. `None` once it is gone, or where the
+/// kernel does not count that.
+pub fn turns(thread: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{thread}/task/{thread}/schedstat")).ok()?;
+    let turns = text.split_ascii_whitespace().nth(2)?.parse().ok()?;
+    Some(turns).filter(|turns| *turns > 0)
+}
+
 /// Whether this process may change the policy of its threads and back: without `CAP_SYS_NICE`,
 /// or an `RLIMIT_NICE` that allows it, there is no way back. Also false where the process was
 /// given another policy than the usual one.
@@ -243,6 +251,20 @@ mod tests {
         assert!(!gone.is_runnable());
         gone.set_policy(Policy::Idle).unwrap();
         gone.bind(&CpuSet::new()).unwrap();
+    }
+
+    #[test]
+    fn who_waits_has_come_to_run_again() {
+        let own = gettid().as_raw_nonzero().get().cast_unsigned();
+        let Some(before) = turns(own) else {
+            println!("skipped: this kernel does not count how often a thread comes to run");
+            return;
+        };
+        for _ in 0..10 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(turns(own).unwrap() >= before + 10);
+        assert_eq!(turns(u32::MAX), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Threads that go where their caller is.
 //!
 //! Through `/dev/fuse` a request reaches whichever thread waits, on whichever CPU, and two CPUs
-//! are woken for each. While one caller alone asks, and for little at a time, all threads are
-//! better where it is: it waits for them anyway.
+//! are woken for each. While one caller alone asks, for little at a time, and waits for each answer
+//! before it goes on, all threads are better where it is.
 //!
 //! They are all on that CPU, or each is where it was before.
 
@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use rustix::thread::CpuSet;
 
-use super::{Bell, Request, Server};
-use crate::sys::scheduling::Whereabouts;
+use super::{Bell, NOBODY, Request, Server};
+use crate::sys::scheduling::{self, Whereabouts};
 
 /// The threads of a session, and who calls them.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(in super::super) struct Callers {
     changes: AtomicU64,
     /// Requests of callers who are not to be seen from here.
     unseen: AtomicU64,
+    /// From so many of both together on no more need be counted until the watch has looked.
+    enough: AtomicU64,
     moves: Moves,
 }
 
@@ -49,8 +51,9 @@ struct Moves {
 /// What the watch knows of them.
 pub(super) struct Following {
     callers: Arc<Callers>,
-    changes: u64,
-    unseen: u64,
+    counted: u64,
+    /// The caller of the last look, and how often it had come to run by then.
+    caller: (u32, Option<u64>),
     gathered: Option<Gathered>,
 }
 
@@ -69,12 +72,16 @@ impl Callers {
             latest: AtomicU32::new(NOBODY),
             changes: AtomicU64::new(0),
             unseen: AtomicU64::new(0),
+            enough: AtomicU64::new(MOST_CHANGES + 1),
             moves: Moves::new(),
         }
     }
 
     /// Notes that the calling thread, which serves no other session, serves a request.
     pub(in super::super) fn note(&self, request: Request) {
+        if !self.bell.is_heard() {
+            return;
+        }
         thread_local! {
             static OWN: OnceCell<Option<Arc<Server>>> = const { OnceCell::new() };
         }
@@ -84,7 +91,7 @@ impl Callers {
             }
         });
         match request.caller {
-            _ if request.is_written_back => {}
+            _ if request.is_written_back || self.counted() >= self.enough() => {}
             NOBODY => {
                 self.unseen.fetch_add(1, Ordering::Relaxed);
             }
@@ -97,6 +104,15 @@ impl Callers {
             }
             _ => {}
         }
+    }
+
+    /// Of what tells that somebody else asks.
+    fn counted(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed) + self.unseen.load(Ordering::Relaxed)
+    }
+
+    fn enough(&self) -> u64 {
+        self.enough.load(Ordering::Relaxed)
     }
 
     fn join(&self) -> Option<Arc<Server>> {
@@ -150,7 +166,7 @@ impl Moves {
 
 impl Following {
     pub(super) fn new(callers: Arc<Callers>) -> Self {
-        Self { callers, changes: 0, unseen: 0, gathered: None }
+        Self { callers, counted: 0, caller: (NOBODY, None), gathered: None }
     }
 
     /// The threads that have come after so many.
@@ -163,16 +179,37 @@ impl Following {
         self.callers.latest.load(Ordering::Relaxed)
     }
 
-    /// Whether one caller alone has asked in the last period.
-    pub(super) fn has_one_caller(&mut self) -> bool {
-        let changes = self.callers.changes.load(Ordering::Relaxed);
-        let unseen = self.callers.unseen.load(Ordering::Relaxed);
-        let changed = changes - std::mem::replace(&mut self.changes, changes);
-        let unseen = unseen - std::mem::replace(&mut self.unseen, unseen);
-        changed + unseen <= MOST_CHANGES
+    /// The CPU where that is; `None` once it is gone.
+    pub(super) fn place(&self) -> Option<usize> {
+        Whereabouts::of(self.latest_caller()).map(|caller| caller.cpu)
     }
 
-    /// Goes to this CPU with all of these threads; whether they are there now.
+    /// Whether one caller alone has asked in the last period.
+    pub(super) fn has_one_caller(&mut self) -> bool {
+        let counted = self.callers.counted();
+        self.callers.enough.store(counted + MOST_CHANGES + 1, Ordering::Relaxed);
+        counted - std::mem::replace(&mut self.counted, counted) <= MOST_CHANGES
+    }
+
+    /// Whether the caller has waited for the answers that it got since the last time, so many: then
+    /// it has come to run after each. Of those that it does not wait for, as when it closes a file,
+    /// there are some as well. While threads are gathered another caller is taken for one that does
+    /// until the next time.
+    pub(super) fn is_waited_for(&mut self, served: u64) -> bool {
+        let caller = self.latest_caller();
+        let turns = scheduling::turns(caller);
+        let (before, turns_before) = std::mem::replace(&mut self.caller, (caller, turns));
+        match (turns, turns_before) {
+            (Some(now), Some(then)) if caller == before => {
+                now.saturating_sub(then) * MOST_FOR_A_TURN >= served
+            }
+            (Some(_), _) => self.gathered.is_some(),
+            (None, _) => false,
+        }
+    }
+
+    /// Goes to this CPU with all of these threads; whether they are there now. If not, they are to be
+    /// dispersed.
     pub(super) fn gather(&mut self, servers: &[Arc<Server>], cpu: usize) -> bool {
         let is_there = |there: &Gathered| there.cpu == cpu && there.threads.len() == servers.len();
         if self.gathered.as_ref().is_some_and(is_there) {
@@ -188,20 +225,28 @@ impl Following {
             Ok(()) => true,
             Err(error) => {
                 log::debug!("the threads do not go to CPU {cpu}: {error}");
-                self.disperse();
                 false
             }
         }
     }
 
-    /// Lets all threads run where they did.
-    pub(super) fn disperse(&mut self) {
+    /// Lets all threads run where they did; whether they do.
+    pub(super) fn disperse(&mut self) -> std::io::Result<()> {
         self.callers.moves.gathered_on.store(NOWHERE, Ordering::Relaxed);
-        for (server, home) in self.gathered.take().into_iter().flat_map(|there| there.threads) {
-            if let Err(error) = server.thread.bind(&home).or_else(|_| server.thread.bind(&all())) {
-                log::error!("a thread that serves requests stays bound to one CPU: {error}");
-            }
+        let threads = self.gathered.iter().flat_map(|there| &there.threads);
+        let mut all = Ok(());
+        for (server, home) in threads {
+            let freed = server.thread.bind(home).or_else(|_| server.thread.bind(&every_cpu()));
+            all = all.and(freed);
         }
+        if all.is_ok() {
+            self.gathered = None;
+        }
+        all
+    }
+
+    pub(super) fn is_gathered(&self) -> bool {
+        self.gathered.is_some()
     }
 }
 
@@ -224,14 +269,14 @@ impl Gathered {
 }
 
 /// All CPUs, of which the kernel takes those that the process may have.
-fn all() -> CpuSet {
+fn every_cpu() -> CpuSet {
     let mut all = CpuSet::new();
     (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
     all
 }
 
-/// A thread that is not to be seen from here.
-const NOBODY: u32 = 0;
+/// So many answers may come for each time that the caller comes to run.
+const MOST_FOR_A_TURN: u64 = 4;
 const NOWHERE: usize = usize::MAX;
 /// Nanoseconds between two requests, from which on another CPU may have had to be woken.
 const SLOW: u64 = 25_000;
@@ -250,13 +295,19 @@ mod tests {
     use super::*;
     use crate::sys::scheduling::Thread;
 
+    fn heard() -> Arc<Bell> {
+        let bell = Bell::default();
+        bell.watch.get_or_init(std::thread::current);
+        Arc::new(bell)
+    }
+
     fn own_number() -> u32 {
         gettid().as_raw_nonzero().get().cast_unsigned()
     }
 
     #[test]
     fn one_caller_alone_is_told_from_several() {
-        let callers = Arc::new(Callers::new(Arc::default()));
+        let callers = Arc::new(Callers::new(heard()));
         let mut following = Following::new(Arc::clone(&callers));
         let request = Request { caller: 7, ..Request::default() };
         let other = Request { caller: 8, ..request };
@@ -274,9 +325,29 @@ mod tests {
         assert_eq!((following.latest_caller(), following.servers_after(0).len()), (8, 1));
     }
 
+    /// Found by review: one that has many requests under way has them served by all CPUs.
+    #[test]
+    fn who_does_not_wait_is_not_followed() {
+        let callers = Arc::new(Callers::new(heard()));
+        let mut following = Following::new(Arc::clone(&callers));
+        callers.note(Request { caller: own_number(), ..Request::default() });
+        if scheduling::turns(own_number()).is_none() {
+            println!("skipped: this kernel does not count how often a thread comes to run");
+            return;
+        }
+        assert!(!following.is_waited_for(1), "nothing is known yet");
+        for _ in 0..10 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(following.is_waited_for(10 * MOST_FOR_A_TURN));
+        assert!(!following.is_waited_for(1_000_000));
+        callers.note(Request { caller: u32::MAX, ..Request::default() });
+        assert!(!following.is_waited_for(0), "it is gone");
+    }
+
     #[test]
     fn threads_go_to_one_cpu_and_back() {
-        let callers = Arc::new(Callers::new(Arc::default()));
+        let callers = Arc::new(Callers::new(heard()));
         let mut following = Following::new(Arc::clone(&callers));
         let own = Thread::current().unwrap();
         let home = own.cpus().unwrap();
@@ -300,12 +371,13 @@ mod tests {
             ends.wait();
             assert!(gathered);
         });
-        following.disperse();
+        following.disperse().unwrap();
         assert_eq!(own.cpus().unwrap(), home);
 
         let nowhere = CpuSet::MAX_CPU - 1;
         if !home.is_set(nowhere) {
             assert!(!following.gather(&following.servers_after(0)[..1], nowhere));
+            following.disperse().unwrap();
             assert_eq!(own.cpus().unwrap(), home);
         }
     }

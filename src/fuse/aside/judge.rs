@@ -19,7 +19,7 @@ enum Stand {
     /// They stand aside. For so many periods nothing has come.
     Aside { quiet: u32 },
     /// They did until now, and one of them wanted to run: if the caller waited for it, to serve
-    /// that, else perhaps only to go to sleep after it had.
+    /// that, else somebody else, or nobody: only to go to sleep.
     Called { for_the_caller: bool },
 }
 
@@ -36,6 +36,8 @@ pub(super) struct Seen {
     pub(super) runs: bool,
     /// Whom they have served last waits for nobody.
     pub(super) caller_runs: bool,
+    /// They have served others than the one of before.
+    pub(super) others: bool,
 }
 
 impl Judge {
@@ -49,14 +51,20 @@ impl Judge {
         self.stand != Stand::Usual
     }
 
+    /// Whether they may, as far as that is not to be put off.
+    pub(super) fn may(&self, now: Instant) -> bool {
+        self.is_aside() || self.not_before.is_none_or(|time| now >= time)
+    }
+
     /// Whether they are to stand aside from now on, if that is not what they do.
     pub(super) fn next(&mut self, now: Instant, seen: Seen) -> Option<bool> {
         match self.stand {
             Stand::Aside { quiet } => {
                 let quiet = if seen.served == 0 { quiet + 1 } else { 0 };
                 self.stand = match () {
+                    () if !seen.is_good => Stand::Usual,
                     () if seen.wants => Stand::Called { for_the_caller: !seen.caller_runs },
-                    () if !seen.is_good || quiet >= MOST_QUIET => Stand::Usual,
+                    () if quiet >= MOST_QUIET => Stand::Usual,
                     () => Stand::Aside { quiet },
                 };
                 if !seen.is_good {
@@ -66,14 +74,13 @@ impl Judge {
             }
             Stand::Called { for_the_caller } => {
                 self.stand = Stand::Usual;
-                if for_the_caller && (seen.served > 0 || seen.runs) {
+                if for_the_caller && (seen.served > 0 || seen.runs) || seen.others {
                     self.put_off(now);
                 }
             }
             Stand::Usual => {}
         }
-        let is_due = self.not_before.is_none_or(|time| now >= time);
-        if !seen.is_good || seen.served < QUICK || !is_due {
+        if !seen.is_good || seen.served < QUICK || !self.may(now) {
             return None;
         }
         self.stand = Stand::Aside { quiet: 0 };
@@ -105,7 +112,7 @@ mod tests {
     use super::*;
 
     fn serving(served: u64) -> Seen {
-        Seen { served, is_good: true, wants: false, runs: false, caller_runs: false }
+        Seen { served, is_good: true, wants: false, runs: false, caller_runs: false, others: false }
     }
 
     /// One that begins to stand aside at this time, and is called back.
@@ -181,6 +188,26 @@ mod tests {
         }
         assert_eq!(put_off, LONGEST_PUT_OFF);
         starves(&mut judge, now + FORGIVEN_AFTER, FIRST_PUT_OFF, one);
+    }
+
+    /// Found by review: the one who had asked a lot and goes on computing kept others waiting.
+    #[test]
+    fn who_keeps_others_waiting_is_put_off() {
+        let (mut judge, now) = (Judge::default(), Instant::now());
+        called(&mut judge, now, true);
+        assert_eq!(judge.next(now, Seen { others: true, ..serving(1) }), None);
+        assert_eq!(judge.next(now, serving(QUICK)), None);
+        assert_eq!(judge.next(now + FIRST_PUT_OFF, serving(QUICK)), Some(true));
+    }
+
+    #[test]
+    fn one_event_is_put_off_once() {
+        let (mut judge, now) = (Judge::default(), Instant::now());
+        assert_eq!(judge.next(now, serving(QUICK)), Some(true));
+        let bad = Seen { is_good: false, wants: true, runs: true, ..serving(1) };
+        assert_eq!(judge.next(now, bad), Some(false));
+        assert_eq!(judge.next(now, bad), None);
+        assert_eq!(judge.next(now + FIRST_PUT_OFF, serving(QUICK)), Some(true));
     }
 
     #[test]

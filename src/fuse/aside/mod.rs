@@ -16,6 +16,7 @@
 mod follow;
 mod judge;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -35,6 +36,8 @@ pub(super) struct Server {
     /// Those of them that moved much.
     bulky: AtomicU64,
     latest_caller: AtomicU32,
+    /// How often that was another one than before.
+    changes: AtomicU64,
     bell: Arc<Bell>,
 }
 
@@ -70,8 +73,10 @@ pub(super) struct Group {
     servers: Vec<Arc<Server>>,
     /// What is known of each of them.
     known: Vec<Known>,
-    /// So many of them have the policy for it.
+    /// So many of them have the policy for it, or may have.
     idle: usize,
+    /// They could not come back, which was told.
+    is_stuck: bool,
     following: Option<Following>,
     judge: Judge,
 }
@@ -80,11 +85,20 @@ pub(super) struct Group {
 struct Known {
     served: u64,
     bulky: u64,
+    changes: u64,
     /// What it has served in the last period.
     lately: u64,
     /// How often it wanted to run and had served next to nothing, less one for each time that this
     /// was not so.
     wanting: u32,
+}
+
+/// What threads have done in a period.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lately {
+    served: u64,
+    bulky: u64,
+    changes: u64,
 }
 
 /// Where threads are to stand aside.
@@ -100,8 +114,8 @@ impl Server {
     pub(super) fn of_this_thread(bell: Arc<Bell>) -> Option<Self> {
         let thread = Thread::current();
         let thread = thread.inspect_err(|error| log::debug!("a thread is not watched: {error}"));
-        let (served, bulky, latest_caller) = Default::default();
-        thread.ok().map(|thread| Self { thread, served, bulky, latest_caller, bell })
+        let (served, bulky, latest_caller, changes) = Default::default();
+        thread.ok().map(|thread| Self { thread, served, bulky, latest_caller, changes, bell })
     }
 
     /// Notes that it serves a request.
@@ -115,7 +129,11 @@ impl Server {
         if request.is_bulky {
             add(&self.bulky);
         }
-        self.latest_caller.store(request.caller, Ordering::Relaxed);
+        if request.caller != NOBODY && request.caller != self.latest_caller.load(Ordering::Relaxed)
+        {
+            self.latest_caller.store(request.caller, Ordering::Relaxed);
+            add(&self.changes);
+        }
         if add(&self.served).is_multiple_of(CALL_EVERY) {
             self.bell.ring();
         }
@@ -123,6 +141,11 @@ impl Server {
 }
 
 impl Bell {
+    /// Whether there is a watch.
+    fn is_heard(&self) -> bool {
+        self.watch.get().is_some()
+    }
+
     fn ring(&self) {
         if !self.is_awake.load(Ordering::Relaxed)
             && let Some(watch) = self.watch.get()
@@ -188,6 +211,9 @@ fn watch(groups: &mut [Group], bell: &Bell) {
         } else {
             bell.is_awake.store(false, Ordering::Relaxed);
             thread::park();
+            // What has come since is not of one period.
+            groups.iter_mut().for_each(Group::skip);
+            thread::park_timeout(PERIOD);
         }
     }
 }
@@ -204,34 +230,55 @@ impl Group {
     }
 
     fn of(servers: Vec<Arc<Server>>, following: Option<Following>) -> Self {
-        Self { servers, known: Vec::new(), idle: 0, following, judge: Judge::default() }
+        Self {
+            servers,
+            known: Vec::new(),
+            idle: 0,
+            is_stuck: false,
+            following,
+            judge: Judge::default(),
+        }
     }
 
     /// Sees to it that the threads stand aside, or do not; whether that is to be seen to again
     /// after the next period.
     fn look(&mut self, now: Instant) -> bool {
-        let (served, bulky) = self.learn();
-        let has_one_caller = self.following.as_mut().is_none_or(Following::has_one_caller);
-        let place = if served >= QUICK { self.place() } else { Place::Here };
-        let is_good = has_one_caller && bulky * MOST_BULKY <= served && place != Place::Nowhere;
-        let seen = self.see(served, is_good);
+        let lately = self.learn();
+        let is_slight = lately.bulky < 2 || lately.bulky * MOST_BULKY <= lately.served;
+        let is_good = is_slight && self.has_one_caller();
+        let place = match is_good && lately.served >= QUICK && self.judge.may(now) {
+            true => self.place(lately.served),
+            false => Place::Here,
+        };
+        let seen = self.see(lately, is_good && place != Place::Nowhere);
         let decided = self.judge.next(now, seen);
         if let Some(aside) = decided {
             log::trace!("threads stand aside: {aside}, at {place:?} after {seen:?}");
         }
-        match decided {
-            Some(false) => self.come_back(),
-            _ if self.judge.is_aside() => self.stand_aside_or_not(now, place),
-            _ => {}
+        if self.judge.is_aside() {
+            self.stand_aside_or_not(now, place);
+        } else if self.is_elsewhere() {
+            self.come_back();
         }
-        self.judge.is_about_it() || served >= QUICK
+        self.judge.is_about_it() || lately.served >= QUICK || self.is_elsewhere()
+    }
+
+    /// Takes no notice of what has come since the last look.
+    fn skip(&mut self) {
+        self.learn();
+        self.has_one_caller();
+    }
+
+    fn has_one_caller(&mut self) -> bool {
+        self.following.as_mut().is_none_or(Following::has_one_caller)
     }
 
     /// The caller has moved.
     fn go_after(&mut self, now: Instant) {
-        if self.judge.is_aside() {
-            let place = self.place();
-            self.stand_aside_or_not(now, place);
+        if self.judge.is_aside()
+            && let Some(place) = self.following.as_ref().and_then(Following::place)
+        {
+            self.stand_aside_or_not(now, Place::On(place));
         }
     }
 
@@ -242,32 +289,39 @@ impl Group {
         }
     }
 
-    /// What the threads have served since the last time, and how much of that moved much.
-    fn learn(&mut self) -> (u64, u64) {
+    /// What the threads have done since the last time.
+    fn learn(&mut self) -> Lately {
         if let Some(following) = &self.following {
             self.servers.extend(following.servers_after(self.servers.len()));
         }
         self.known.resize(self.servers.len(), Known::default());
-        let (mut all_served, mut all_bulky) = (0, 0);
+        let mut lately = Lately::default();
         for (server, known) in self.servers.iter().zip(&mut self.known) {
-            let served = server.served.load(Ordering::Relaxed);
-            let bulky = server.bulky.load(Ordering::Relaxed);
-            known.lately = served - std::mem::replace(&mut known.served, served);
-            all_served += known.lately;
-            all_bulky += bulky.saturating_sub(std::mem::replace(&mut known.bulky, bulky));
+            let since = |counter: &AtomicU64, known: &mut u64| {
+                let count = counter.load(Ordering::Relaxed);
+                count - std::mem::replace(known, count)
+            };
+            known.lately = since(&server.served, &mut known.served);
+            lately.served += known.lately;
+            lately.bulky += since(&server.bulky, &mut known.bulky);
+            lately.changes += since(&server.changes, &mut known.changes);
         }
-        (all_served, all_bulky)
+        lately
     }
 
-    /// Where the caller is.
-    fn place(&self) -> Place {
-        let Some(following) = &self.following else { return Place::Here };
-        let caller = Whereabouts::of(following.latest_caller());
-        caller.map_or(Place::Nowhere, |caller| Place::On(caller.cpu))
+    /// Where it is good to stand aside, after so many answers.
+    fn place(&mut self, served: u64) -> Place {
+        let Some(following) = &mut self.following else { return Place::Here };
+        match following.is_waited_for(served) {
+            true => following.place().map_or(Place::Nowhere, Place::On),
+            false => Place::Nowhere,
+        }
     }
 
-    fn see(&mut self, served: u64, is_good: bool) -> Seen {
-        let mut seen = Seen { served, is_good, wants: false, runs: false, caller_runs: false };
+    fn see(&mut self, lately: Lately, is_good: bool) -> Seen {
+        let Lately { served, changes, .. } = lately;
+        let others = self.following.is_none() && changes > 0;
+        let (mut wants, mut runs, mut caller_runs) = (false, false, true);
         let is_about_it = self.judge.is_about_it();
         for (server, known) in self.servers.iter().zip(&mut self.known) {
             let is_slow = known.lately == 0 || served < FEW;
@@ -276,17 +330,17 @@ impl Group {
                 continue;
             }
             known.wanting += 1;
-            seen.runs = true;
+            runs = true;
             if known.wanting >= MOST_WANTING {
-                (known.wanting, seen.wants) = (0, true);
+                (known.wanting, wants) = (0, true);
                 let caller = match &self.following {
                     Some(following) => following.latest_caller(),
                     None => server.latest_caller.load(Ordering::Relaxed),
                 };
-                seen.caller_runs = Whereabouts::of(caller).is_some_and(|caller| caller.is_runnable);
+                caller_runs &= Whereabouts::of(caller).is_some_and(|caller| caller.is_runnable);
             }
         }
-        seen
+        Seen { served, is_good, wants, runs, caller_runs, others }
     }
 
     /// Has all threads do so; false where that cannot be.
@@ -298,28 +352,40 @@ impl Group {
         }
         if self.idle < self.servers.len() {
             self.idle = self.servers.len();
-            return self.set(Policy::Idle);
+            if let Err(error) = self.set(Policy::Idle) {
+                log::debug!("threads do not stand aside: {error}");
+                return false;
+            }
         }
         true
     }
 
+    /// Whether any thread is not as it was before, or may not be.
+    fn is_elsewhere(&self) -> bool {
+        self.idle > 0 || self.following.as_ref().is_some_and(Following::is_gathered)
+    }
+
     fn come_back(&mut self) {
-        self.set(Policy::Usual);
-        self.idle = 0;
-        if let Some(following) = &mut self.following {
-            following.disperse();
+        let usual = self.set(Policy::Usual);
+        let dispersed = self.following.as_mut().map_or(Ok(()), Following::disperse);
+        if usual.is_ok() {
+            self.idle = 0;
+        }
+        match usual.and(dispersed) {
+            Ok(()) => self.is_stuck = false,
+            Err(error) if !self.is_stuck => {
+                self.is_stuck = true;
+                log::error!("threads that serve requests go on standing aside: {error}");
+            }
+            Err(_) => {}
         }
     }
 
-    fn set(&self, policy: Policy) -> bool {
-        let mut all = true;
+    /// Tries it with all, and tells the last failure.
+    fn set(&self, policy: Policy) -> io::Result<()> {
+        let mut all = Ok(());
         for server in &self.servers {
-            if let Err(error) = server.thread.set_policy(policy) {
-                log::error!(
-                    "a thread that serves requests cannot be treated as {policy:?}: {error}"
-                );
-                all = false;
-            }
+            all = server.thread.set_policy(policy).and(all);
         }
         all
     }
@@ -331,6 +397,8 @@ impl Drop for Group {
     }
 }
 
+/// A thread that is not to be seen from here.
+const NOBODY: u32 = 0;
 /// So many requests of a thread wake the watch.
 const CALL_EVERY: u64 = 32;
 const PERIOD: Duration = Duration::from_millis(4);
@@ -407,8 +475,8 @@ mod tests {
         let mut group = Group::bound(servers.clone());
         let mut serve = |times, which: usize| {
             (0..times).for_each(|_| servers[which].note(Request::default()));
-            let (served, _) = group.learn();
-            let seen = group.see(served, true);
+            let lately = group.learn();
+            let seen = group.see(lately, true);
             group.judge.next(Instant::now(), seen)
         };
         assert_eq!(serve(QUICK, 0), Some(true));
