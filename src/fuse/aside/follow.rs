@@ -208,8 +208,8 @@ impl Following {
         }
     }
 
-    /// Goes to this CPU with all of these threads; whether they are there now. If not, they are to be
-    /// dispersed.
+    /// Goes to this CPU with all of these threads; whether they are there now. If not, they are to
+    /// be dispersed.
     pub(super) fn gather(&mut self, servers: &[Arc<Server>], cpu: usize) -> bool {
         let is_there = |there: &Gathered| there.cpu == cpu && there.threads.len() == servers.len();
         if self.gathered.as_ref().is_some_and(is_there) {
