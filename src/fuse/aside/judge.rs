@@ -23,13 +23,21 @@ enum Stand {
     Called { for_the_caller: bool },
 }
 
+/// Whether it is to the good of whom they serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Good {
+    Yes,
+    /// Not for this moment.
+    NotNow,
+    No,
+}
+
 /// What was seen of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
     /// What they have served in the last period.
     pub(super) served: u64,
-    /// Whether it is to the good of whom they serve.
-    pub(super) is_good: bool,
+    pub(super) good: Good,
     /// One of them has wanted to run for some time and has not.
     pub(super) wants: bool,
     /// One of them runs, or wants to.
@@ -62,12 +70,12 @@ impl Judge {
             Stand::Aside { quiet } => {
                 let quiet = if seen.served == 0 { quiet + 1 } else { 0 };
                 self.stand = match () {
-                    () if !seen.is_good => Stand::Usual,
+                    () if seen.good != Good::Yes => Stand::Usual,
                     () if seen.wants => Stand::Called { for_the_caller: !seen.caller_runs },
                     () if quiet >= MOST_QUIET => Stand::Usual,
                     () => Stand::Aside { quiet },
                 };
-                if !seen.is_good {
+                if seen.good == Good::No {
                     self.put_off(now);
                 }
                 return (!self.is_aside()).then_some(false);
@@ -80,7 +88,7 @@ impl Judge {
             }
             Stand::Usual => {}
         }
-        if !seen.is_good || seen.served < QUICK || !self.may(now) {
+        if seen.good != Good::Yes || seen.served < QUICK || !self.may(now) {
             return None;
         }
         self.stand = Stand::Aside { quiet: 0 };
@@ -112,7 +120,14 @@ mod tests {
     use super::*;
 
     fn serving(served: u64) -> Seen {
-        Seen { served, is_good: true, wants: false, runs: false, caller_runs: false, others: false }
+        Seen {
+            served,
+            good: Good::Yes,
+            wants: false,
+            runs: false,
+            caller_runs: false,
+            others: false,
+        }
     }
 
     /// One that begins to stand aside at this time, and is called back.
@@ -146,7 +161,7 @@ mod tests {
     #[test]
     fn they_do_not_where_that_is_not_good() {
         let (mut judge, mut now) = (Judge::default(), Instant::now());
-        let bad = Seen { is_good: false, ..serving(QUICK) };
+        let bad = Seen { good: Good::No, ..serving(QUICK) };
         assert_eq!(judge.next(now, bad), None);
         for put_off in [FIRST_PUT_OFF, FIRST_PUT_OFF * 2, FIRST_PUT_OFF * 4] {
             assert_eq!(judge.next(now, serving(QUICK)), Some(true));
@@ -154,6 +169,17 @@ mod tests {
             let not_yet = now + put_off - Duration::from_millis(1);
             assert_eq!(judge.next(not_yet, serving(QUICK)), None);
             now += put_off;
+        }
+    }
+
+    #[test]
+    fn what_is_not_good_for_a_moment_is_not_put_off() {
+        let (mut judge, now) = (Judge::default(), Instant::now());
+        let not_now = Seen { good: Good::NotNow, ..serving(QUICK) };
+        for _ in 0..3 {
+            assert_eq!(judge.next(now, not_now), None);
+            assert_eq!(judge.next(now, serving(QUICK)), Some(true));
+            assert_eq!(judge.next(now, not_now), Some(false));
         }
     }
 
@@ -174,7 +200,7 @@ mod tests {
         let mut put_off = FIRST_PUT_OFF;
         let one = serving(1);
         // Whatever is seen then.
-        let after = [one, Seen { is_good: false, ..one }, Seen { runs: true, ..serving(0) }];
+        let after = [one, Seen { good: Good::No, ..one }, Seen { runs: true, ..serving(0) }];
         let starves = |judge: &mut Judge, now, put_off: Duration, after| {
             called(judge, now, false);
             assert_eq!(judge.next(now, after), None);
@@ -204,7 +230,7 @@ mod tests {
     fn one_event_is_put_off_once() {
         let (mut judge, now) = (Judge::default(), Instant::now());
         assert_eq!(judge.next(now, serving(QUICK)), Some(true));
-        let bad = Seen { is_good: false, wants: true, runs: true, ..serving(1) };
+        let bad = Seen { good: Good::No, wants: true, runs: true, ..serving(1) };
         assert_eq!(judge.next(now, bad), Some(false));
         assert_eq!(judge.next(now, bad), None);
         assert_eq!(judge.next(now + FIRST_PUT_OFF, serving(QUICK)), Some(true));

@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use self::follow::Following;
-use self::judge::{Judge, QUICK, Seen};
+use self::judge::{Good, Judge, QUICK, Seen};
 use crate::sys::scheduling::{self, Policy, Thread, Whereabouts};
 
 pub(super) use self::follow::Callers;
@@ -35,6 +35,8 @@ pub(super) struct Server {
     served: AtomicU64,
     /// Those of them that moved much.
     bulky: AtomicU64,
+    /// Those that the kernel sent by itself.
+    written_back: AtomicU64,
     latest_caller: AtomicU32,
     /// How often that was another one than before.
     changes: AtomicU64,
@@ -85,6 +87,7 @@ pub(super) struct Group {
 struct Known {
     served: u64,
     bulky: u64,
+    written_back: u64,
     changes: u64,
     /// What it has served in the last period.
     lately: u64,
@@ -98,6 +101,7 @@ struct Known {
 struct Lately {
     served: u64,
     bulky: u64,
+    written_back: u64,
     changes: u64,
 }
 
@@ -106,7 +110,6 @@ struct Lately {
 enum Place {
     Here,
     On(usize),
-    Nowhere,
 }
 
 impl Server {
@@ -114,8 +117,15 @@ impl Server {
     pub(super) fn of_this_thread(bell: Arc<Bell>) -> Option<Self> {
         let thread = Thread::current();
         let thread = thread.inspect_err(|error| log::debug!("a thread is not watched: {error}"));
-        let (served, bulky, latest_caller, changes) = Default::default();
-        thread.ok().map(|thread| Self { thread, served, bulky, latest_caller, changes, bell })
+        Some(Self {
+            thread: thread.ok()?,
+            served: AtomicU64::default(),
+            bulky: AtomicU64::default(),
+            written_back: AtomicU64::default(),
+            latest_caller: AtomicU32::new(NOBODY),
+            changes: AtomicU64::default(),
+            bell,
+        })
     }
 
     /// Notes that it serves a request.
@@ -128,6 +138,9 @@ impl Server {
         };
         if request.is_bulky {
             add(&self.bulky);
+        }
+        if request.is_written_back {
+            add(&self.written_back);
         }
         if request.caller != NOBODY && request.caller != self.latest_caller.load(Ordering::Relaxed)
         {
@@ -245,12 +258,22 @@ impl Group {
     fn look(&mut self, now: Instant) -> bool {
         let lately = self.learn();
         let is_slight = lately.bulky < 2 || lately.bulky * MOST_BULKY <= lately.served;
-        let is_good = is_slight && self.has_one_caller();
-        let place = match is_good && lately.served >= QUICK && self.judge.may(now) {
-            true => self.place(lately.served),
-            false => Place::Here,
+        let has_one_caller = self.has_one_caller();
+        // One that comes just now may be counted as written back, and not yet as served.
+        let asked_for = lately.served.saturating_sub(lately.written_back);
+        let (good, place) = match () {
+            () if !is_slight || !has_one_caller => (Good::No, Place::Here),
+            // What the kernel sends by itself it sends to all CPUs at once.
+            () if self.following.is_some() && asked_for * MOST_BY_ITSELF < lately.written_back => {
+                (Good::NotNow, Place::Here)
+            }
+            () if lately.served >= QUICK && self.judge.may(now) => match self.place(asked_for) {
+                Some(place) => (Good::Yes, place),
+                None => (Good::No, Place::Here),
+            },
+            () => (Good::Yes, Place::Here),
         };
-        let seen = self.see(lately, is_good && place != Place::Nowhere);
+        let seen = self.see(lately, good);
         let decided = self.judge.next(now, seen);
         if let Some(aside) = decided {
             log::trace!("threads stand aside: {aside}, at {place:?} after {seen:?}");
@@ -304,21 +327,20 @@ impl Group {
             known.lately = since(&server.served, &mut known.served);
             lately.served += known.lately;
             lately.bulky += since(&server.bulky, &mut known.bulky);
+            lately.written_back += since(&server.written_back, &mut known.written_back);
             lately.changes += since(&server.changes, &mut known.changes);
         }
         lately
     }
 
-    /// Where it is good to stand aside, after so many answers.
-    fn place(&mut self, served: u64) -> Place {
-        let Some(following) = &mut self.following else { return Place::Here };
-        match following.is_waited_for(served) {
-            true => following.place().map_or(Place::Nowhere, Place::On),
-            false => Place::Nowhere,
-        }
+    /// Where it is good to stand aside, after so many answers to who asked; `None` for nowhere.
+    fn place(&mut self, answers: u64) -> Option<Place> {
+        let Some(following) = &mut self.following else { return Some(Place::Here) };
+        let is_waited_for = following.is_waited_for(answers);
+        is_waited_for.then(|| following.place()).flatten().map(Place::On)
     }
 
-    fn see(&mut self, lately: Lately, is_good: bool) -> Seen {
+    fn see(&mut self, lately: Lately, good: Good) -> Seen {
         let Lately { served, changes, .. } = lately;
         let others = self.following.is_none() && changes > 0;
         let (mut wants, mut runs, mut caller_runs) = (false, false, true);
@@ -340,7 +362,7 @@ impl Group {
                 caller_runs &= Whereabouts::of(caller).is_some_and(|caller| caller.is_runnable);
             }
         }
-        Seen { served, is_good, wants, runs, caller_runs, others }
+        Seen { served, good, wants, runs, caller_runs, others }
     }
 
     /// Has all threads do so; false where that cannot be.
@@ -407,6 +429,8 @@ const FEW: u64 = 8;
 /// To want to run once says little: who has just been called by somebody who came from another CPU
 /// does so too.
 const MOST_WANTING: u32 = 2;
+/// So many requests may the kernel send by itself for each that somebody waits for.
+const MOST_BY_ITSELF: u64 = 4;
 /// One request in so many may move much.
 const MOST_BULKY: u64 = 8;
 
@@ -476,7 +500,7 @@ mod tests {
         let mut serve = |times, which: usize| {
             (0..times).for_each(|_| servers[which].note(Request::default()));
             let lately = group.learn();
-            let seen = group.see(lately, true);
+            let seen = group.see(lately, Good::Yes);
             group.judge.next(Instant::now(), seen)
         };
         assert_eq!(serve(QUICK, 0), Some(true));
