@@ -4,14 +4,16 @@
 //! are woken for each. While one caller alone asks, for little at a time, and waits for each answer
 //! before it goes on, all threads are better where it is.
 //!
-//! They are all on that CPU, or each is where it was before.
+//! They are all on that CPU, or each is where it was before; one that has served nobody until then
+//! joins them a little later.
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustix::thread::CpuSet;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, gettid};
 
 use super::{Bell, NOBODY, Request, Server};
 use crate::sys::scheduling::{self, Whereabouts};
@@ -52,6 +54,8 @@ struct Moves {
 pub(super) struct Following {
     callers: Arc<Callers>,
     counted: u64,
+    /// So much of it has come in the last period.
+    counted_lately: u64,
     /// The caller of the last look, and how often it had come to run by then.
     caller: (u32, Option<u64>),
     gathered: Option<Gathered>,
@@ -166,7 +170,10 @@ impl Moves {
 
 impl Following {
     pub(super) fn new(callers: Arc<Callers>) -> Self {
-        Self { callers, counted: 0, caller: (NOBODY, None), gathered: None }
+        if scheduling::turns(number(gettid())).is_none() {
+            log::debug!("threads stand aside for nobody: the kernel does not count who runs");
+        }
+        Self { callers, counted: 0, counted_lately: 0, caller: (NOBODY, None), gathered: None }
     }
 
     /// The threads that have come after so many.
@@ -188,24 +195,30 @@ impl Following {
     pub(super) fn has_one_caller(&mut self) -> bool {
         let counted = self.callers.counted();
         self.callers.enough.store(counted + MOST_CHANGES + 1, Ordering::Relaxed);
-        counted - std::mem::replace(&mut self.counted, counted) <= MOST_CHANGES
+        self.counted_lately = counted - std::mem::replace(&mut self.counted, counted);
+        self.counted_lately <= MOST_CHANGES
     }
 
-    /// Whether the caller has waited for the answers that it got since the last time, so many: then
+    /// Whether another one than before has asked.
+    pub(super) fn has_others(&self) -> bool {
+        self.counted_lately > 0
+    }
+
+    /// What is known of the caller is not of the last period alone.
+    pub(super) fn skip_turns(&mut self) {
+        self.caller = (NOBODY, None);
+    }
+
+    /// Whether the caller has waited for the answers that it got in the last period, so many: then
     /// it has come to run after each. Of those that it does not wait for, as when it closes a file,
-    /// there are some as well. While threads are gathered another caller is taken for one that does
-    /// until the next time.
-    pub(super) fn is_waited_for(&mut self, served: u64) -> bool {
+    /// there are some as well. `None` where that is not known: of one that has not asked before,
+    /// has ended, or is not counted.
+    pub(super) fn is_waited_for(&mut self, answers: u64) -> Option<bool> {
         let caller = self.latest_caller();
         let turns = scheduling::turns(caller);
         let (before, turns_before) = std::mem::replace(&mut self.caller, (caller, turns));
-        match (turns, turns_before) {
-            (Some(now), Some(then)) if caller == before => {
-                now.saturating_sub(then) * MOST_FOR_A_TURN >= served
-            }
-            (Some(_), _) => self.gathered.is_some(),
-            (None, _) => false,
-        }
+        let (now, then) = (turns?, turns_before.filter(|_| caller == before)?);
+        Some(now.saturating_sub(then) * MOST_FOR_A_TURN >= answers)
     }
 
     /// Goes to this CPU with all of these threads; whether they are there now. If not, they are to
@@ -230,7 +243,7 @@ impl Following {
         }
     }
 
-    /// Lets all threads run where they did; whether they do.
+    /// Lets all threads run where they did.
     pub(super) fn disperse(&mut self) -> std::io::Result<()> {
         self.callers.moves.gathered_on.store(NOWHERE, Ordering::Relaxed);
         let threads = self.gathered.iter().flat_map(|there| &there.threads);
@@ -268,6 +281,10 @@ impl Gathered {
     }
 }
 
+fn number(thread: Pid) -> u32 {
+    thread.as_raw_nonzero().get().cast_unsigned()
+}
+
 /// All CPUs, of which the kernel takes those that the process may have.
 fn every_cpu() -> CpuSet {
     let mut all = CpuSet::new();
@@ -290,8 +307,6 @@ const MOST_CHANGES: u64 = 1;
 mod tests {
     use std::sync::Barrier;
 
-    use rustix::thread::gettid;
-
     use super::*;
     use crate::sys::scheduling::Thread;
 
@@ -302,7 +317,7 @@ mod tests {
     }
 
     fn own_number() -> u32 {
-        gettid().as_raw_nonzero().get().cast_unsigned()
+        number(gettid())
     }
 
     #[test]
@@ -335,14 +350,16 @@ mod tests {
             println!("skipped: this kernel does not count how often a thread comes to run");
             return;
         }
-        assert!(!following.is_waited_for(1), "nothing is known yet");
+        assert_eq!(following.is_waited_for(1), None, "nothing is known yet");
         for _ in 0..10 {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        assert!(following.is_waited_for(10 * MOST_FOR_A_TURN));
-        assert!(!following.is_waited_for(1_000_000));
+        assert_eq!(following.is_waited_for(5 * MOST_FOR_A_TURN), Some(true));
+        assert_eq!(following.is_waited_for(1_000_000), Some(false));
+        following.skip_turns();
+        assert_eq!(following.is_waited_for(0), None);
         callers.note(Request { caller: u32::MAX, ..Request::default() });
-        assert!(!following.is_waited_for(0), "it is gone");
+        assert_eq!(following.is_waited_for(0), None, "it is gone");
     }
 
     #[test]

@@ -33,10 +33,11 @@ pub(super) use self::follow::Callers;
 pub(super) struct Server {
     thread: Thread,
     served: AtomicU64,
-    /// Those of them that moved much.
+    /// Those of them that moved much, for whoever waits for that.
     bulky: AtomicU64,
-    /// Those that the kernel sent by itself.
+    /// Those that the kernel sent by itself, and of these those that moved much.
     written_back: AtomicU64,
+    bulky_back: AtomicU64,
     latest_caller: AtomicU32,
     /// How often that was another one than before.
     changes: AtomicU64,
@@ -88,6 +89,7 @@ struct Known {
     served: u64,
     bulky: u64,
     written_back: u64,
+    bulky_back: u64,
     changes: u64,
     /// What it has served in the last period.
     lately: u64,
@@ -102,6 +104,7 @@ struct Lately {
     served: u64,
     bulky: u64,
     written_back: u64,
+    bulky_back: u64,
     changes: u64,
 }
 
@@ -122,6 +125,7 @@ impl Server {
             served: AtomicU64::default(),
             bulky: AtomicU64::default(),
             written_back: AtomicU64::default(),
+            bulky_back: AtomicU64::default(),
             latest_caller: AtomicU32::new(NOBODY),
             changes: AtomicU64::default(),
             bell,
@@ -137,7 +141,7 @@ impl Server {
             count
         };
         if request.is_bulky {
-            add(&self.bulky);
+            add(if request.is_written_back { &self.bulky_back } else { &self.bulky });
         }
         if request.is_written_back {
             add(&self.written_back);
@@ -257,22 +261,7 @@ impl Group {
     /// after the next period.
     fn look(&mut self, now: Instant) -> bool {
         let lately = self.learn();
-        let is_slight = lately.bulky < 2 || lately.bulky * MOST_BULKY <= lately.served;
-        let has_one_caller = self.has_one_caller();
-        // One that comes just now may be counted as written back, and not yet as served.
-        let asked_for = lately.served.saturating_sub(lately.written_back);
-        let (good, place) = match () {
-            () if !is_slight || !has_one_caller => (Good::No, Place::Here),
-            // What the kernel sends by itself it sends to all CPUs at once.
-            () if self.following.is_some() && asked_for * MOST_BY_ITSELF < lately.written_back => {
-                (Good::NotNow, Place::Here)
-            }
-            () if lately.served >= QUICK && self.judge.may(now) => match self.place(asked_for) {
-                Some(place) => (Good::Yes, place),
-                None => (Good::No, Place::Here),
-            },
-            () => (Good::Yes, Place::Here),
-        };
+        let (good, place) = self.judge_lately(now, lately);
         let seen = self.see(lately, good);
         let decided = self.judge.next(now, seen);
         if let Some(aside) = decided {
@@ -290,6 +279,45 @@ impl Group {
     fn skip(&mut self) {
         self.learn();
         self.has_one_caller();
+        if let Some(following) = &mut self.following {
+            following.skip_turns();
+        }
+    }
+
+    /// Whether it is good to stand aside now, and where.
+    fn judge_lately(&mut self, now: Instant, lately: Lately) -> (Good, Place) {
+        let is_much = |bulky| bulky >= 2 && bulky * MOST_BULKY > lately.served;
+        let has_one_caller = self.has_one_caller();
+        let is_due = lately.served >= QUICK && self.judge.may(now);
+        let is_aside = self.judge.is_aside();
+        let Some(following) = &mut self.following else {
+            let good = if is_much(lately.bulky) { Good::No } else { Good::Yes };
+            return (good, Place::Here);
+        };
+        // One that comes just now may be counted as written back, and not yet as served.
+        let asked_for = lately.served.saturating_sub(lately.written_back);
+        let is_by_itself = lately.written_back >= FEW
+            && asked_for * MOST_BY_ITSELF < lately.written_back
+            || is_much(lately.bulky_back);
+        let waits = match is_due {
+            true => following.is_waited_for(asked_for),
+            false => {
+                following.skip_turns();
+                None
+            }
+        };
+        match waits {
+            _ if is_much(lately.bulky) || !has_one_caller => (Good::No, Place::Here),
+            // What the kernel sends by itself it sends to all CPUs at once.
+            _ if is_by_itself => (Good::NotNow, Place::Here),
+            Some(false) => (Good::No, Place::Here),
+            None if !is_due => (Good::Yes, Place::Here),
+            None if !is_aside => (Good::NotNow, Place::Here),
+            _ => match following.place() {
+                Some(cpu) => (Good::Yes, Place::On(cpu)),
+                None => (Good::NotNow, Place::Here),
+            },
+        }
     }
 
     fn has_one_caller(&mut self) -> bool {
@@ -328,21 +356,15 @@ impl Group {
             lately.served += known.lately;
             lately.bulky += since(&server.bulky, &mut known.bulky);
             lately.written_back += since(&server.written_back, &mut known.written_back);
+            lately.bulky_back += since(&server.bulky_back, &mut known.bulky_back);
             lately.changes += since(&server.changes, &mut known.changes);
         }
         lately
     }
 
-    /// Where it is good to stand aside, after so many answers to who asked; `None` for nowhere.
-    fn place(&mut self, answers: u64) -> Option<Place> {
-        let Some(following) = &mut self.following else { return Some(Place::Here) };
-        let is_waited_for = following.is_waited_for(answers);
-        is_waited_for.then(|| following.place()).flatten().map(Place::On)
-    }
-
     fn see(&mut self, lately: Lately, good: Good) -> Seen {
         let Lately { served, changes, .. } = lately;
-        let others = self.following.is_none() && changes > 0;
+        let others = self.following.as_ref().map_or(changes > 0, Following::has_others);
         let (mut wants, mut runs, mut caller_runs) = (false, false, true);
         let is_about_it = self.judge.is_about_it();
         for (server, known) in self.servers.iter().zip(&mut self.known) {
@@ -520,5 +542,30 @@ mod tests {
         group.look(Instant::now());
         assert!(!group.judge.is_aside());
         assert_eq!(server.thread.policy().unwrap(), Some(Policy::Usual));
+    }
+
+    #[test]
+    fn what_is_written_back_is_not_good_for_the_moment() {
+        let bell = Arc::new(Bell::default());
+        bell.watch.get_or_init(thread::current);
+        let callers = Arc::new(Callers::new(bell));
+        let mut group = Group::following(Arc::clone(&callers));
+        let mut good = |requests: &[(u64, Request)]| {
+            for (times, request) in requests {
+                (0..*times).for_each(|_| callers.note(*request));
+            }
+            let lately = group.learn();
+            group.judge_lately(Instant::now(), lately).0
+        };
+        let asked = Request { caller: 7, ..Request::default() };
+        let back = Request { caller: NOBODY, is_written_back: true, is_bulky: false };
+        assert_eq!(good(&[(FEW, asked), (1, back)]), Good::Yes, "a file that was closed");
+        assert_eq!(good(&[(1, asked), (FEW, back)]), Good::NotNow);
+        let bulky = Request { is_bulky: true, ..back };
+        assert_eq!(good(&[(FEW, asked), (3, bulky)]), Good::NotNow);
+        assert_eq!(good(&[(FEW, asked), (3, Request { is_bulky: true, ..asked })]), Good::No);
+        let other = Request { caller: 8, ..asked };
+        assert_eq!(good(&[(1, other), (1, asked)]), Good::No);
+        assert!(group.following.as_ref().unwrap().has_others());
     }
 }
