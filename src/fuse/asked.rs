@@ -30,21 +30,15 @@ impl Classic {
         request: &Request,
         work: impl FnOnce() -> Result<T, FsError>,
     ) -> Result<T, Errno> {
-        self.note(request, 0);
+        self.note(request, 0, false);
         guarded(operation, work)
     }
 
-    /// Notes who asks, and that so many bytes are moved for it.
-    pub(super) fn note(&self, request: &Request, bytes: usize) {
-        let caller = request.pid();
-        let about = aside::Request { caller, is_bulky: bytes >= BULKY, is_written_back: false };
-        self.callers.note(about);
-    }
-
-    /// Notes what the kernel sends by itself, which moves so many bytes.
-    pub(super) fn note_written_back(&self, bytes: usize) {
-        let is_bulky = bytes >= BULKY;
-        self.callers.note(aside::Request { caller: 0, is_bulky, is_written_back: true });
+    /// Notes who asks, that so many bytes are moved for it, and whether the kernel sends it by
+    /// itself.
+    pub(super) fn note(&self, request: &Request, bytes: u64, is_written_back: bool) {
+        let (caller, is_bulky) = (request.pid(), bytes >= BULKY);
+        self.callers.note(aside::Request { caller, is_bulky, is_written_back });
     }
 
     /// Answers with what a name leads to.
@@ -93,4 +87,4 @@ pub(super) fn finish_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: Rep
 }
 
 /// From so many bytes on the caller had better go on while they are moved.
-const BULKY: usize = 32 << 10;
+const BULKY: u64 = 32 << 10;

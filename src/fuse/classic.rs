@@ -265,7 +265,7 @@ impl Filesystem for Classic {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.note(request, size as usize);
+        self.note(request, u64::from(size), false);
         with_scratch(size as usize, |buf| {
             match guarded("read", || self.fs.read(handle(fh), offset, buf)) {
                 Ok(read) => reply.data(&buf[..read]),
@@ -286,10 +286,8 @@ impl Filesystem for Classic {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            true => self.note_written_back(data.len()),
-            false => self.note(request, data.len()),
-        }
+        let is_written_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        self.note(request, data.len() as u64, is_written_back);
         let kill_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match guarded("write", || self.fs.write(handle(fh), offset, data, kill_privileges)) {
             Ok(()) => reply.written(length(data.len())),
@@ -311,7 +309,7 @@ impl Filesystem for Classic {
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -319,7 +317,7 @@ impl Filesystem for Classic {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.note_written_back(0);
+        self.note(request, 0, true);
         finish(guarded("release", || self.fs.release(handle(fh))), reply);
     }
 
@@ -383,13 +381,13 @@ impl Filesystem for Classic {
 
     fn releasedir(
         &self,
-        _: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.note_written_back(0);
+        self.note(request, 0, true);
         finish(guarded("releasedir", || self.fs.release_directory(handle(fh))), reply);
     }
 
@@ -477,7 +475,7 @@ impl Filesystem for Classic {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.note(request, usize::try_from(len).unwrap_or(usize::MAX));
+        self.note(request, len, false);
         finish(guarded("fallocate", || self.fs.allocate(handle(fh), offset, len, mode)), reply);
     }
 
@@ -520,7 +518,7 @@ impl Filesystem for Classic {
             return reply.error(Errno::EINVAL);
         }
         let len = len.min(COPY_MAX);
-        self.note(request, usize::try_from(len).unwrap_or(usize::MAX));
+        self.note(request, len, false);
         let result = guarded("copy_file_range", || {
             self.fs.copy_range(handle(from), from_offset, handle(to), to_offset, len)
         });

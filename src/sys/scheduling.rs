@@ -134,6 +134,18 @@ impl Whereabouts {
     }
 }
 
+/// This CPU alone.
+pub fn only(cpu: usize) -> CpuSet {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    cpus
+}
+
+/// The number of the calling thread, as [`Whereabouts::of`] and [`turns`] take it.
+pub fn own_number() -> u32 {
+    gettid().as_raw_nonzero().get().cast_unsigned()
+}
+
 /// How often a thread of any process has come to run, so far. `None` once it is gone, or where the
 /// kernel does not count that.
 pub fn turns(thread: u32) -> Option<u64> {
@@ -208,8 +220,7 @@ mod tests {
         let own = Thread::current().unwrap();
         let all = own.cpus().unwrap();
         let last = (0..CpuSet::MAX_CPU).rfind(|cpu| all.is_set(*cpu)).unwrap();
-        let mut one = CpuSet::new();
-        one.set(last);
+        let one = only(last);
         own.bind(&one).unwrap();
         own.set_policy(Policy::Idle).unwrap();
         let started = std::thread::spawn(|| {
@@ -257,7 +268,7 @@ mod tests {
 
     #[test]
     fn who_waits_has_come_to_run_again() {
-        let own = gettid().as_raw_nonzero().get().cast_unsigned();
+        let own = own_number();
         let Some(before) = turns(own) else {
             println!("skipped: this kernel does not count how often a thread comes to run");
             return;
@@ -277,7 +288,7 @@ mod tests {
         assert_eq!(found, Whereabouts { cpu: 6, is_runnable: true });
         assert_eq!(Whereabouts::parse(b"7 (a) R 1 2"), None);
         assert_eq!(Whereabouts::parse(b""), None);
-        let own = Whereabouts::of(gettid().as_raw_nonzero().get().cast_unsigned());
+        let own = Whereabouts::of(own_number());
         assert!(own.unwrap().is_runnable);
         assert_eq!(Whereabouts::of(u32::MAX), None);
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ssefs::sys::process::Status;
+
 use crate::harness::{Bench, needs_root, skip, succeed, wait_for};
 use crate::transport::is_offered;
 
@@ -136,13 +138,13 @@ impl Daemon {
 impl Thread {
     /// `None` once it has ended.
     fn of(task: &Path) -> Option<Self> {
-        let read = |name| fs::read_to_string(task.join(name)).ok();
-        let (name, stat, status) = (read("comm")?, read("stat")?, read("status")?);
+        let status = Status::of(task.file_name()?.to_str()?.parse().ok()?);
+        let [name, cpus] = ["Name", "Cpus_allowed_list"].map(|name| status.field(name).next());
+        let stat = fs::read_to_string(task.join("stat")).ok()?;
         let (_, fields) = stat.rsplit_once(") ")?;
         // Fields by their numbers in proc_pid_stat(5); the third one comes first here.
         let policy = fields.split(' ').nth(41 - 3)?.parse().ok()?;
-        let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-        Some(Self { name: name.trim().to_owned(), policy, cpus: cpus.trim().to_owned() })
+        Some(Self { name: name?.to_owned(), policy, cpus: cpus?.to_owned() })
     }
 
     fn stands_aside(&self) -> bool {

@@ -12,11 +12,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustix::process::Pid;
-use rustix::thread::{CpuSet, gettid};
+use rustix::thread::CpuSet;
 
 use super::{Bell, NOBODY, Request, Server};
-use crate::sys::scheduling::{self, Whereabouts};
+use crate::sys::scheduling::{self, Whereabouts, only, own_number};
 
 /// The threads of a session, and who calls them.
 #[derive(Debug)]
@@ -170,7 +169,7 @@ impl Moves {
 
 impl Following {
     pub(super) fn new(callers: Arc<Callers>) -> Self {
-        if scheduling::turns(number(gettid())).is_none() {
+        if scheduling::turns(own_number()).is_none() {
             log::debug!("threads stand aside for nobody: the kernel does not count who runs");
         }
         Self { callers, counted: 0, counted_lately: 0, caller: (NOBODY, None), gathered: None }
@@ -228,11 +227,10 @@ impl Following {
         if self.gathered.as_ref().is_some_and(is_there) {
             return true;
         }
-        let mut gathered = self.gathered.take().unwrap_or(Gathered { cpu, threads: Vec::new() });
+        let gathered = self.gathered.get_or_insert(Gathered { cpu, threads: Vec::new() });
         gathered.cpu = cpu;
         let known = gathered.threads.len();
         let gone = gathered.take_in(&servers[known..]).and_then(|()| gathered.go());
-        self.gathered = Some(gathered);
         self.callers.moves.gathered_on.store(cpu, Ordering::Relaxed);
         match gone {
             Ok(()) => true,
@@ -275,14 +273,9 @@ impl Gathered {
         if !self.threads.iter().all(|(_, home)| home.is_set(self.cpu)) {
             return Err(std::io::Error::other("not all of them may run there"));
         }
-        let mut there = CpuSet::new();
-        there.set(self.cpu);
+        let there = only(self.cpu);
         self.threads.iter().try_for_each(|(server, _)| server.thread.bind(&there))
     }
-}
-
-fn number(thread: Pid) -> u32 {
-    thread.as_raw_nonzero().get().cast_unsigned()
 }
 
 /// All CPUs, of which the kernel takes those that the process may have.
@@ -314,10 +307,6 @@ mod tests {
         let bell = Bell::default();
         bell.watch.get_or_init(std::thread::current);
         Arc::new(bell)
-    }
-
-    fn own_number() -> u32 {
-        number(gettid())
     }
 
     #[test]

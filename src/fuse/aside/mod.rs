@@ -108,13 +108,6 @@ struct Lately {
     changes: u64,
 }
 
-/// Where threads are to stand aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Here,
-    On(usize),
-}
-
 impl Server {
     /// The calling thread. `None` where it could not be watched.
     pub(super) fn of_this_thread(bell: Arc<Bell>) -> Option<Self> {
@@ -214,8 +207,8 @@ fn watch(groups: &mut [Group], bell: &Bell) {
     while !bell.is_over.load(Ordering::Acquire) {
         let now = Instant::now();
         // Each is to be asked.
-        let go_on = groups.iter_mut().filter_map(|group| group.look(now).then_some(())).count();
-        if go_on > 0 {
+        let go_on = groups.iter_mut().fold(false, |go_on, group| group.look(now) | go_on);
+        if go_on {
             let until = now + PERIOD;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
                 thread::park_timeout(left);
@@ -284,15 +277,15 @@ impl Group {
         }
     }
 
-    /// Whether it is good to stand aside now, and where.
-    fn judge_lately(&mut self, now: Instant, lately: Lately) -> (Good, Place) {
+    /// Whether it is good to stand aside now, and on which CPU if not where the threads are.
+    fn judge_lately(&mut self, now: Instant, lately: Lately) -> (Good, Option<usize>) {
         let is_much = |bulky| bulky >= 2 && bulky * MOST_BULKY > lately.served;
         let has_one_caller = self.has_one_caller();
         let is_due = lately.served >= QUICK && self.judge.may(now);
         let is_aside = self.judge.is_aside();
         let Some(following) = &mut self.following else {
             let good = if is_much(lately.bulky) { Good::No } else { Good::Yes };
-            return (good, Place::Here);
+            return (good, None);
         };
         // One that comes just now may be counted as written back, and not yet as served.
         let asked_for = lately.served.saturating_sub(lately.written_back);
@@ -307,15 +300,15 @@ impl Group {
             }
         };
         match waits {
-            _ if is_much(lately.bulky) || !has_one_caller => (Good::No, Place::Here),
+            _ if is_much(lately.bulky) || !has_one_caller => (Good::No, None),
             // What the kernel sends by itself it sends to all CPUs at once.
-            _ if is_by_itself => (Good::NotNow, Place::Here),
-            Some(false) => (Good::No, Place::Here),
-            None if !is_due => (Good::Yes, Place::Here),
-            None if !is_aside => (Good::NotNow, Place::Here),
+            _ if is_by_itself => (Good::NotNow, None),
+            Some(false) => (Good::No, None),
+            None if !is_due => (Good::Yes, None),
+            None if !is_aside => (Good::NotNow, None),
             _ => match following.place() {
-                Some(cpu) => (Good::Yes, Place::On(cpu)),
-                None => (Good::NotNow, Place::Here),
+                None => (Good::NotNow, None),
+                place => (Good::Yes, place),
             },
         }
     }
@@ -327,13 +320,13 @@ impl Group {
     /// The caller has moved.
     fn go_after(&mut self, now: Instant) {
         if self.judge.is_aside()
-            && let Some(place) = self.following.as_ref().and_then(Following::place)
+            && let Some(cpu) = self.following.as_ref().and_then(Following::place)
         {
-            self.stand_aside_or_not(now, Place::On(place));
+            self.stand_aside_or_not(now, Some(cpu));
         }
     }
 
-    fn stand_aside_or_not(&mut self, now: Instant, place: Place) {
+    fn stand_aside_or_not(&mut self, now: Instant, place: Option<usize>) {
         if !self.stand_aside(place) {
             self.judge.put_off(now);
             self.come_back();
@@ -388,8 +381,8 @@ impl Group {
     }
 
     /// Has all threads do so; false where that cannot be.
-    fn stand_aside(&mut self, place: Place) -> bool {
-        if let (Place::On(cpu), Some(following)) = (place, &mut self.following)
+    fn stand_aside(&mut self, place: Option<usize>) -> bool {
+        if let (Some(cpu), Some(following)) = (place, &mut self.following)
             && !following.gather(&self.servers, cpu)
         {
             return false;

@@ -2,10 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::super::aside::Request;
 use super::abi::{EntryInOut, InHeader, OutHeader, Wire, head};
-use super::request::moved_bytes;
-use super::serve::{BULK_BYTES, Lane, Service};
+use super::serve::{Lane, Service};
 use crate::sys::fail_point;
 use crate::sys::uring::Slot;
 
@@ -38,14 +36,9 @@ pub(super) fn lane(entry: &Entry, service: &Service) -> Lane {
     lane.unwrap_or(Lane::Here)
 }
 
-/// What the request in the entry is to whom it is served by.
-pub(super) fn about(entry: &Entry) -> Request {
-    let (header, structure) = (header(entry), structure(entry.head()));
-    Request {
-        caller: header.pid,
-        is_bulky: moved_bytes(header.opcode, structure) >= BULK_BYTES,
-        is_written_back: false,
-    }
+/// The thread that the request in the entry comes from; 0 for one that is not to be seen from here.
+pub(super) fn caller(entry: &Entry) -> u32 {
+    header(entry).pid
 }
 
 /// By which number the kernel knows the request in the entry.

@@ -262,4 +262,4 @@ fn change(asked: &SetattrIn) -> AttributeChange {
 }
 
 /// From here on the copy and the cipher take longer than waking another CPU.
-pub(super) const BULK_BYTES: usize = 64 << 10;
+const BULK_BYTES: usize = 64 << 10;

@@ -5,14 +5,15 @@
 use std::io;
 use std::sync::Arc;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::sched_setaffinity;
 
-use super::super::aside::{Bell, Server};
+use super::super::aside::{Bell, Request, Server};
 use super::super::negotiate::MAX_WRITE;
-use super::entry::{Entry, Ticket, about, commit_id, lane, serve};
+use super::entry::{Entry, Ticket, caller, commit_id, lane, serve};
 use super::lanes::Lanes;
 use super::serve::Lane;
 use crate::sys::fail_point;
+use crate::sys::scheduling::only;
 use crate::sys::uring::{Event, Ring, Slot};
 
 /// What a thread with a ring is there for.
@@ -37,10 +38,7 @@ impl Role {
     /// known of it.
     pub(super) fn settle(&self, bell: &Arc<Bell>) -> Option<Arc<Server>> {
         let Self::Home { cpu: Some(cpu), .. } = self else { return None };
-        let mut cpus = CpuSet::new();
-        cpus.set(*cpu);
-        let bound = sched_setaffinity(None, &cpus);
-        bound
+        sched_setaffinity(None, &only(*cpu))
             .inspect_err(|errno| log::debug!("CPU {cpu}: its thread runs anywhere: {errno}"))
             .ok()?;
         Server::of_this_thread(Arc::clone(bell)).map(Arc::new)
@@ -99,12 +97,7 @@ impl Worker {
         match event {
             Event::Woken => {}
             Event::Ended(entry, error) => self.ended(&entry, &error),
-            Event::Ready(entry) => {
-                if let Some(server) = &self.server {
-                    server.note(about(&entry));
-                }
-                self.route(entry, false);
-            }
+            Event::Ready(entry) => self.route(entry, false),
             Event::Handed(entry) if entry.extra().is_answered => self.commit(entry),
             Event::Handed(entry) => self.route(entry, true),
         }
@@ -112,7 +105,12 @@ impl Worker {
 
     fn route(&mut self, mut entry: Entry, was_handed: bool) {
         fail_point::hit("fuse.ring.take");
-        match (lane(&entry, &self.lanes.service), &self.role) {
+        let lane = lane(&entry, &self.lanes.service);
+        if let (Some(server), false) = (&self.server, was_handed) {
+            let (caller, is_bulky) = (caller(&entry), lane == Lane::Bulk);
+            server.note(Request { caller, is_bulky, is_written_back: false });
+        }
+        match (lane, &self.role) {
             (Lane::Here, Role::Home { .. }) => self.answer(entry),
             (Lane::Slow, &Role::Home { index, .. }) if self.begins_wait(index, &entry) => {
                 let queue = entry.queue();
