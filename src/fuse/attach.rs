@@ -277,10 +277,13 @@ fn refusal(said: &str) -> MountError {
     }
 }
 
-/// Who comes in, and who looks whether they may.
+/// How much is read in one request, who comes in, and who looks whether they may.
 fn kernel_options(plan: &MountPlan) -> impl Iterator<Item = &'static str> {
-    let chosen =
-        [(plan.checked_by_kernel, "default_permissions"), (plan.allow_other, "allow_other")];
+    let chosen = [
+        (true, MAX_READ),
+        (plan.checked_by_kernel, "default_permissions"),
+        (plan.allow_other, "allow_other"),
+    ];
     chosen.into_iter().filter_map(|(is_set, name)| is_set.then_some(name))
 }
 
@@ -329,6 +332,9 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     Ok(descriptor)
 }
 
+/// Small enough that a reader goes on with the first part while the next ones are opened, and that
+/// who looks into mapped memory does not wait for much around it.
+const MAX_READ: &str = "max_read=131072";
 pub(super) const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 
@@ -353,7 +359,10 @@ mod tests {
     #[test]
     fn a_source_cannot_smuggle_options_to_fusermount() {
         let options = fusermount_options(&plan(r"/a,suid,\,dev", &[FilesystemFlag::ReadOnly]));
-        assert_eq!(options.to_str().unwrap(), r"fsname=/a\,suid\,\\\,dev,subtype=ssefs,ro");
+        assert_eq!(
+            options.to_str().unwrap(),
+            r"fsname=/a\,suid\,\\\,dev,subtype=ssefs,max_read=131072,ro"
+        );
     }
 
     #[test]
@@ -363,7 +372,7 @@ mod tests {
         (plan.allow_other, plan.checked_by_kernel) = (true, true);
         assert_eq!(
             fusermount_options(&plan).to_str().unwrap(),
-            "fsname=/a,subtype=ssefs,default_permissions,allow_other,noexec"
+            "fsname=/a,subtype=ssefs,max_read=131072,default_permissions,allow_other,noexec"
         );
     }
 

@@ -2,21 +2,25 @@
 //! kernel accepts; the descriptor must not be `O_APPEND`, for which Linux ignores offsets.
 
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    FallocateFlags, OFlags, SeekFrom, fallocate, fcntl_setfl, fdatasync, fstat, fsync, ftruncate,
-    seek,
+    Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fcntl_setfl, fdatasync, fstat,
+    fsync, ftruncate, seek,
 };
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 
 use super::observer::{Event, FileEvent, tell};
+use super::stream::Stream;
 use super::{BackingFile, SyncScope, flushes};
 
 /// An open file of the backing directory.
 #[derive(Debug)]
 pub struct DiskFile {
     fd: OwnedFd,
+    stream: Stream,
 }
 
 impl DiskFile {
@@ -34,6 +38,13 @@ impl DiskFile {
         tell(&Event::File(self.fd(), event));
     }
 
+    /// Has the kernel read a part of the file that will soon be wanted. A hint and no more: whoever
+    /// reads there waits if need be, and is told what fails.
+    fn fetch(&self, range: &Range<u64>) {
+        let len = NonZeroU64::new(range.end - range.start);
+        let _ = fadvise(&self.fd, range.start, len, Advice::WillNeed);
+    }
+
     /// Overwrites what lies within the file with zeros: a hole for file systems without.
     fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
         let end = offset.saturating_add(len).min(self.size()?);
@@ -49,12 +60,15 @@ impl DiskFile {
 
 impl From<OwnedFd> for DiskFile {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, stream: Stream::default() }
     }
 }
 
 impl BackingFile for DiskFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some(ahead) = self.stream.note(offset, buf.len() as u64) {
+            self.fetch(&ahead);
+        }
         let mut filled = 0;
         while filled < buf.len() {
             let at = offset + filled as u64;

@@ -13,6 +13,7 @@ pub mod flushes;
 pub mod memory;
 pub mod observer;
 pub mod recorder;
+mod stream;
 pub mod tree;
 
 #[cfg(test)]

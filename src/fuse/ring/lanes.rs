@@ -30,7 +30,7 @@ pub(super) struct HomeThread {
 
 struct BulkThread {
     address: RingAddress<Ticket>,
-    /// Requests that it was given and has not answered.
+    /// Requests that it knows of and has not answered.
     load: AtomicUsize,
 }
 
@@ -54,6 +54,17 @@ struct Presence {
     away: AtomicUsize,
     /// The home thread that serves what may wait, if one does; [`NOBODY`] otherwise.
     waiting: AtomicUsize,
+}
+
+impl BulkThread {
+    fn hand(&self, entry: Entry) -> Result<(), Entry> {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.address.hand(entry).map_err(|(entry, error)| {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            log::error!("a request could not be passed on: {error}");
+            entry
+        })
+    }
 }
 
 impl Lanes {
@@ -80,17 +91,31 @@ impl Lanes {
     /// # Errors
     /// The entry, when it could not be passed on.
     pub(super) fn to_bulk(&self, entry: Entry) -> Result<(), Entry> {
-        let load = |thread: &&BulkThread| thread.load.load(Ordering::Relaxed);
-        let Some(thread) = self.bulk.iter().min_by_key(load) else { return Err(entry) };
-        thread.load.fetch_add(1, Ordering::Relaxed);
-        thread.address.hand(entry).map_err(|(entry, error)| {
-            thread.load.fetch_sub(1, Ordering::Relaxed);
-            log::error!("a request could not be passed on: {error}");
-            entry
-        })
+        match self.bulk.iter().min_by_key(|thread| thread.load.load(Ordering::Relaxed)) {
+            Some(thread) => thread.hand(entry),
+            None => Err(entry),
+        }
     }
 
-    /// The bulk thread `index` has answered a request that was passed on to it.
+    /// Passes a request of the bulk thread `index` on to one that has nothing to do.
+    ///
+    /// # Errors
+    /// The entry, when there is none or it could not be passed on.
+    pub(super) fn to_idle_bulk(&self, index: usize, entry: Entry) -> Result<(), Entry> {
+        let is_idle = |thread: &BulkThread| thread.load.load(Ordering::Relaxed) == 0;
+        let mut others = self.bulk.iter().enumerate().filter(|(other, _)| *other != index);
+        match others.find(|(_, thread)| is_idle(thread)) {
+            Some((_, thread)) => thread.hand(entry),
+            None => Err(entry),
+        }
+    }
+
+    /// The bulk thread `index` has a request that was not passed on to it.
+    pub(super) fn bulk_begins(&self, index: usize) {
+        self.bulk[index].load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The bulk thread `index` has answered a request.
     pub(super) fn bulk_done(&self, index: usize) {
         self.bulk[index].load.fetch_sub(1, Ordering::Relaxed);
     }

@@ -28,8 +28,10 @@ pub(super) struct Service {
 pub(super) enum Lane {
     /// The thread that received it, on the caller's CPU.
     Here,
-    /// It moves much data: better on another CPU, while the caller goes on.
-    Bulk,
+    /// It moves much data: better on another CPU, while the caller goes on. Where it `spreads`,
+    /// several at once are better than one after the other: nobody waits for a single one of what
+    /// is written back, but who reads waits for the first, which others at once would delay.
+    Bulk { spreads: bool },
     /// It may wait, for a disk or a key service.
     Slow,
     /// It may wait for the kernel, which may wait for another answer first.
@@ -41,7 +43,7 @@ impl Service {
     pub(super) fn lane(&self, node: NodeId, opcode: u32, structure: &[u8]) -> Lane {
         let may_wait = match opcode {
             opcode::READ | opcode::WRITE if moved_bytes(opcode, structure) >= BULK_BYTES => {
-                return Lane::Bulk;
+                return Lane::Bulk { spreads: opcode == opcode::WRITE };
             }
             opcode::FSYNC
             | opcode::FSYNCDIR

@@ -107,7 +107,7 @@ impl Worker {
         fail_point::hit("fuse.ring.take");
         let lane = lane(&entry, &self.lanes.service);
         if let (Some(server), false) = (&self.server, was_handed) {
-            let (caller, is_bulky) = (caller(&entry), lane == Lane::Bulk);
+            let (caller, is_bulky) = (caller(&entry), matches!(lane, Lane::Bulk { .. }));
             server.note(Request { caller, is_bulky, is_written_back: false });
         }
         match (lane, &self.role) {
@@ -117,9 +117,19 @@ impl Worker {
                 self.answer(entry);
                 self.lanes.ends_wait(queue);
             }
-            (Lane::Bulk, &Role::Bulk { index }) => {
+            (Lane::Bulk { .. }, &Role::Bulk { index }) if was_handed => {
                 self.answer(entry);
-                if was_handed {
+                self.lanes.bulk_done(index);
+            }
+            (Lane::Bulk { spreads }, &Role::Bulk { index }) => {
+                let is_one_of_several = spreads && self.ring.has_event();
+                let passed_on = match is_one_of_several {
+                    true => self.lanes.to_idle_bulk(index, entry),
+                    false => Err(entry),
+                };
+                if let Err(entry) = passed_on {
+                    self.lanes.bulk_begins(index);
+                    self.answer(entry);
                     self.lanes.bulk_done(index);
                 }
             }
@@ -133,7 +143,7 @@ impl Worker {
                     self.add_spare(&entry);
                 }
                 let passed_on = match lane {
-                    Lane::Bulk => self.lanes.to_bulk(entry),
+                    Lane::Bulk { .. } => self.lanes.to_bulk(entry),
                     _ => self.lanes.to_slow(entry),
                 };
                 if let Err(entry) = passed_on {
