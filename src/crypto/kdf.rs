@@ -4,7 +4,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 
 use super::secret::{SECRET_LEN, Secret};
 
-/// A secret prepared to derive several keys from; extracts once (RFC 5869, 2.2).
+/// A secret to derive several keys from.
 pub struct Derivation {
     prk: Prk,
 }

@@ -263,5 +263,6 @@ fn change(asked: &SetattrIn) -> AttributeChange {
     }
 }
 
-/// From here on the copy and the cipher take longer than waking another CPU.
-const BULK_BYTES: usize = 64 << 10;
+/// What streams comes in requests of so many bytes. For less, of which a file that is read whole is
+/// one, its reader waits: to wake another CPU would only take longer.
+const BULK_BYTES: usize = 128 << 10;
