@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, SessionACL,
-    TimeOrNow, WriteFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
+    SessionACL, TimeOrNow, WriteFlags,
 };
 
 /// The hidden argument that makes the benchmark this daemon; the backing directory and the mount
@@ -31,12 +31,13 @@ pub fn serve(backing: &Path, mount_point: &Path) -> io::Result<()> {
     let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     config.n_threads = Some((2 * cpus).clamp(4, 16));
     config.clone_fd = true;
+    config.mount_options.push(MountOption::CUSTOM("max_read=131072".to_owned()));
     let session = Session::new(plain, mount_point, &config)?;
     let served = std::thread::spawn(move || session.run());
     let device = fs::metadata(mount_point)?.dev();
     let settings =
         format!("/sys/class/bdi/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    for (name, value) in [("read_ahead_kb", "2048"), ("strict_limit", "0"), ("max_ratio", "100")] {
+    for (name, value) in [("read_ahead_kb", "768"), ("strict_limit", "0"), ("max_ratio", "100")] {
         // Only for root, as with ssefs.
         let _ = fs::write(Path::new(&settings).join(name), value);
     }

@@ -332,10 +332,10 @@ const MAX_ROTATION_DAYS: u64 = 36_500;
 const MAX_KEY_CHECK_SECONDS: u64 = 60;
 const MAX_SECONDS: u64 = 86_400 * 365;
 
-const MOUNT_8: [&str; 20] = [
-    "_netdev", "auto", "comment", "defaults", "group", "group_id", "helper", "loud", "nofail",
-    "noauto", "nogroup", "noowner", "nouser", "nousers", "owner", "silent", "uhelper", "user",
-    "user_id", "users",
+const MOUNT_8: [&str; 21] = [
+    "_netdev", "auto", "comment", "defaults", "group", "group_id", "helper", "loud", "max_read",
+    "nofail", "noauto", "nogroup", "noowner", "nouser", "nousers", "owner", "silent", "uhelper",
+    "user", "user_id", "users",
 ];
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
@@ -472,7 +472,7 @@ mod tests {
     fn what_mount_8_means_for_itself_is_dropped() {
         let list = "_netdev,nofail,noauto,auto,user,users,owner,group,nouser,defaults,\
                     x-systemd.automount,x-systemd.requires=/a,X-mount.mkdir=0700,comment=hello,\
-                    user=joe,user_id=0,group_id=0,relatime";
+                    user=joe,user_id=0,group_id=0,max_read=131072,relatime";
         assert_eq!(parse(list).unwrap(), MountOptions::default());
     }
 

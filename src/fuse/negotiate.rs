@@ -62,7 +62,8 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_MAX_PAGES);
 
-/// Bytes of one request; the kernel's `fs.fuse.max_pages_limit` is 256 pages.
+/// Bytes of one write; a read is smaller (`attach`). The kernel's `fs.fuse.max_pages_limit` is 256
+/// pages.
 pub(super) const MAX_WRITE: u32 = 1 << 20;
 /// Requests that the kernel keeps in flight for read-ahead and write-back.
 pub(super) const MAX_BACKGROUND: u16 = 128;

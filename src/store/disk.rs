@@ -40,9 +40,10 @@ impl DiskFile {
 
     /// Has the kernel read a part of the file that will soon be wanted. A hint and no more: whoever
     /// reads there waits if need be, and is told what fails.
-    fn fetch(&self, range: &Range<u64>) {
-        let len = NonZeroU64::new(range.end - range.start);
-        let _ = fadvise(&self.fd, range.start, len, Advice::WillNeed);
+    fn fetch(&self, range: Range<u64>) {
+        for start in range.step_by(HINT_BYTES.get() as usize) {
+            let _ = fadvise(&self.fd, start, Some(HINT_BYTES), Advice::WillNeed);
+        }
     }
 
     /// Overwrites what lies within the file with zeros: a hole for file systems without.
@@ -67,7 +68,7 @@ impl From<OwnedFd> for DiskFile {
 impl BackingFile for DiskFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         if let Some(ahead) = self.stream.note(offset, buf.len() as u64) {
-            self.fetch(&ahead);
+            self.fetch(ahead);
         }
         let mut filled = 0;
         while filled < buf.len() {
@@ -158,6 +159,8 @@ impl BackingFile for DiskFile {
     }
 }
 
+/// What Linux reads ahead by itself from most disks; of longer hints it may drop the rest.
+const HINT_BYTES: NonZeroU64 = NonZeroU64::new(128 << 10).expect("not zero");
 /// The most buffers that one `pwritev` takes on Linux.
 const IOV_MAX: usize = 1024;
 static ZEROS: [u8; 128 << 10] = [0; 128 << 10];

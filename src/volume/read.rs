@@ -214,7 +214,7 @@ impl Deref for PageRef<'_> {
 
 pub(super) const BAD_ENTRY: &str = "its entry is malformed";
 
-/// The most blocks that are handled in one go: 1 MiB, the largest request, not aligned.
+/// The most blocks that are handled in one go: 1 MiB, the largest write, not aligned.
 pub(super) const SPAN_BLOCKS: usize = 257;
 /// Up to this distance, in bytes, a tag page is read together with the block behind it.
 const NEAR: u64 = 16 * PAGE_LEN;

@@ -283,6 +283,25 @@ fn stats_move_with_what_is_done() {
     bench.unmount();
 }
 
+/// Who waits for a part of a file does not wait for a MiB around it.
+#[test]
+fn a_long_read_comes_in_requests_of_128_kib() {
+    let Some(bench) = Bench::new() else { return };
+    bench.mount(&[]);
+    let content: Vec<u8> = (0..4_u32 << 20).map(|at| (at % 251) as u8).collect();
+    fs::write(bench.file("f"), &content).unwrap();
+    let file = fs::File::open(bench.file("f")).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let reads = || stats(&bench)["operations"]["reads"].as_u64().unwrap();
+    let before = reads();
+    assert!(fs::read(bench.file("f")).unwrap() == content);
+    let count = reads() - before;
+    assert!((32..=64).contains(&count), "{count} requests for 4 MiB");
+    drop(file);
+    bench.unmount();
+}
+
 #[test]
 fn help_is_there_for_every_command() {
     let Some(bench) = Bench::new() else { return };

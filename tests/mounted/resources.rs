@@ -274,7 +274,7 @@ fn dirty_pages_are_few_but_for_overwrites() {
         return skip("limits of dirty pages cannot be set here (Linux before 6.2, a container)");
     }
     let is_limited = || read("strict_limit").trim() == "1";
-    let is_little = || (16 << 20..64 << 20).contains(&bytes("max_bytes"));
+    let is_little = || (16 << 20..96 << 20).contains(&bytes("max_bytes"));
     assert!(wait_for(Duration::from_secs(60), || is_limited() && is_little()));
     // What makes a file longer leaves it alone.
     let file = File::create_new(m.path("f")).unwrap();

@@ -28,10 +28,9 @@ pub(super) struct Service {
 pub(super) enum Lane {
     /// The thread that received it, on the caller's CPU.
     Here,
-    /// It moves much data: better on another CPU, while the caller goes on. Where it `spreads`,
-    /// several at once are better than one after the other: nobody waits for a single one of what
-    /// is written back, but who reads waits for the first, which others at once would delay.
-    Bulk { spreads: bool },
+    /// It moves much data: better on another CPU, while the caller goes on. Where so many `others`
+    /// wait behind it for the same thread, an idle one is to help.
+    Bulk { others: u32 },
     /// It may wait, for a disk or a key service.
     Slow,
     /// It may wait for the kernel, which may wait for another answer first.
@@ -43,7 +42,8 @@ impl Service {
     pub(super) fn lane(&self, node: NodeId, opcode: u32, structure: &[u8]) -> Lane {
         let may_wait = match opcode {
             opcode::READ | opcode::WRITE if moved_bytes(opcode, structure) >= BULK_BYTES => {
-                return Lane::Bulk { spreads: opcode == opcode::WRITE };
+                let others = if opcode == opcode::READ { OTHER_READS } else { OTHER_WRITES };
+                return Lane::Bulk { others };
             }
             opcode::FSYNC
             | opcode::FSYNCDIR
@@ -263,6 +263,10 @@ fn change(asked: &SetattrIn) -> AttributeChange {
     }
 }
 
-/// What streams comes in requests of so many bytes. For less, of which a file that is read whole is
-/// one, its reader waits: to wake another CPU would only take longer.
-const BULK_BYTES: usize = 128 << 10;
+/// What streams comes in larger requests. Of less, such as a small file read in one piece, the
+/// reader waits for all of it, and waking another CPU would only take longer.
+const BULK_BYTES: usize = 96 << 10;
+/// Who reads waits for the first of several requests, which others at the same time would delay.
+const OTHER_READS: u32 = 2;
+/// Of what is written back nobody waits for a single one.
+const OTHER_WRITES: u32 = 1;

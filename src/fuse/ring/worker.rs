@@ -121,9 +121,8 @@ impl Worker {
                 self.answer(entry);
                 self.lanes.bulk_done(index);
             }
-            (Lane::Bulk { spreads }, &Role::Bulk { index }) => {
-                let is_one_of_several = spreads && self.ring.has_event();
-                let passed_on = match is_one_of_several {
+            (Lane::Bulk { others }, &Role::Bulk { index }) => {
+                let passed_on = match self.ring.events() >= others {
                     true => self.lanes.to_idle_bulk(index, entry),
                     false => Err(entry),
                 };

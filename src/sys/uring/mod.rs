@@ -224,8 +224,13 @@ impl<T: Send> Ring<T> {
 
     /// Whether there is something to tell.
     pub fn has_event(&self) -> bool {
+        self.events() > 0
+    }
+
+    /// How much there is to tell.
+    pub fn events(&self) -> u32 {
         let head = self.counter(self.params.cq_off.head).load(Ordering::Relaxed);
-        head != self.counter(self.params.cq_off.tail).load(Ordering::Acquire)
+        self.counter(self.params.cq_off.tail).load(Ordering::Acquire).wrapping_sub(head)
     }
 
     fn counter(&self, offset: u32) -> &AtomicU32 {
