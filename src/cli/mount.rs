@@ -104,6 +104,7 @@ impl Request {
                 checked_by_kernel,
                 acl: options.acl,
                 ttl: options.ttl,
+                read_ahead_kib: options.read_ahead_kib,
                 idle_files: idle_files(&options),
                 idle_age: options.cache_ttl,
             },

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::args::ModeName;
 use super::exit::{Exit, Failure, Outcome};
 use super::kms_options::{KmsChoices, bad_value, number};
+use crate::fs::READ_AHEAD_KIB;
 use crate::fuse::{FilesystemFlag, TransportChoice};
 use crate::volume::Durability;
 
@@ -33,6 +34,8 @@ pub struct MountOptions {
     pub remount: bool,
     /// `ttl=`
     pub ttl: Duration,
+    /// `read_ahead=`
+    pub read_ahead_kib: u32,
     /// `threads=`
     pub threads: usize,
     /// `transport=`
@@ -86,6 +89,7 @@ impl Default for MountOptions {
             nonempty: false,
             remount: false,
             ttl: Duration::from_secs(60),
+            read_ahead_kib: READ_AHEAD_KIB,
             threads: default_threads(),
             transport: TransportChoice::Auto,
             stand_aside: true,
@@ -212,6 +216,10 @@ impl MountOptions {
             "durability" => self.durability = durability(value)?,
             "writeback" => self.writeback = on_or_off(name, value)?,
             "ttl" => self.ttl = seconds(name, value)?,
+            "read_ahead" => {
+                let kib = number(name, value, 4..=MAX_READ_AHEAD_KIB)?;
+                self.read_ahead_kib = u32::try_from(kib).expect("it is within the range");
+            }
             "threads" => self.threads = number(name, value, 1..=MAX_THREADS)? as usize,
             "transport" => self.transport = transport(value)?,
             "stand_aside" => self.stand_aside = on_or_off(name, value)?,
@@ -327,6 +335,7 @@ fn default_threads() -> usize {
 }
 
 const MAX_THREADS: u64 = 256;
+const MAX_READ_AHEAD_KIB: u64 = 16_384;
 const MAX_CACHE_ENTRIES: u64 = 10_000_000;
 const MAX_ROTATION_DAYS: u64 = 36_500;
 const MAX_KEY_CHECK_SECONDS: u64 = 60;
@@ -339,11 +348,11 @@ const MOUNT_8: [&str; 21] = [
 ];
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
-                     acl, noacl, durability=, writeback=, ttl=, threads=, transport=, \
-                     stand_aside=, cache_entries=, cache_ttl=, rotation_days=, key_check=, \
-                     key_id=, bucket_key, bucket_key_ttl=, \
-                     bucket_key_uses=, context=, audit=, audit_sync=, audit_level=, \
-                     audit_segment=, nonempty, log_file=, log=, fsname=, remount, \
+                     acl, noacl, durability=, writeback=, ttl=, read_ahead=, threads=, \
+                     transport=, stand_aside=, cache_entries=, cache_ttl=, rotation_days=, \
+                     key_check=, key_id=, bucket_key, bucket_key_ttl=, bucket_key_uses=, \
+                     context=, audit=, audit_sync=, audit_level=, audit_segment=, \
+                     nonempty, log_file=, log=, fsname=, remount, \
                      default_permissions, suid, nosuid, dev, nodev, exec, noexec, sync, async, \
                      dirsync, atime, noatime, relatime, strictatime, diratime, nodiratime";
 
@@ -374,15 +383,15 @@ mod tests {
     #[test]
     fn every_value_arrives() {
         let options = parse(
-            "ro,allow_other,acl,writeback=off,ttl=5,threads=3,transport=uring,stand_aside=off,\
-             cache_entries=7,cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,\
+            "ro,allow_other,acl,writeback=off,ttl=5,read_ahead=128,threads=3,transport=uring,\
+             stand_aside=off,cache_entries=7,cache_ttl=9,rotation_days=0,mode=supplied,keystore=/k,\
              key_file=/f,log_file=/l,log=debug,fsname=me,nonempty,suid,dev,noexec,sync,\
              dirsync,noatime,nodiratime",
         )
         .unwrap();
         assert!(options.read_only && options.allow_other && options.acl && options.nonempty);
         assert!(!options.writeback && !options.stand_aside);
-        assert_eq!(options.ttl, Duration::from_secs(5));
+        assert_eq!((options.ttl, options.read_ahead_kib), (Duration::from_secs(5), 128));
         assert_eq!((options.threads, options.cache_entries, options.rotation_days), (3, 7, 0));
         assert_eq!(options.cache_ttl, Duration::from_secs(9));
         assert_eq!(options.transport, TransportChoice::Uring);
@@ -450,6 +459,8 @@ mod tests {
             "ttl=+1",
             "ttl=1.5",
             "ttl=99999999999999999999",
+            "read_ahead=3",
+            "read_ahead=16385",
             "threads=0",
             "threads=257",
             "transport=fast",

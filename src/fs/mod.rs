@@ -69,7 +69,7 @@ pub use self::error::FsError;
 pub use self::permissions::Wanted;
 pub use self::types::{
     AttributeChange, Attributes, DirectoryEntry, DirectorySink, Entry, FsOptions, FsStatistics,
-    Handle, NodeId, Opened, SeekTarget, TimeChange, Timestamp,
+    Handle, NodeId, Opened, READ_AHEAD_KIB, SeekTarget, TimeChange, Timestamp,
 };
 
 /// A volume as a file system. All methods may be called from many threads at once.

@@ -22,7 +22,8 @@ pub(super) fn negotiate(
     config.set_max_background(MAX_BACKGROUND).expect("not zero");
     config.set_time_granularity(Duration::from_nanos(1)).expect("a power of ten");
     // The kernel offers what its read-ahead is set to, and takes no more than that.
-    let _ = config.set_max_readahead(MAX_WRITE).map_err(|most| config.set_max_readahead(most));
+    let wanted = read_ahead_bytes(options);
+    let _ = config.set_max_readahead(wanted).map_err(|most| config.set_max_readahead(most));
     Ok(())
 }
 
@@ -43,6 +44,11 @@ pub(super) fn chosen(offered: InitFlags, options: &FsOptions) -> Result<InitFlag
         chosen |= InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
     }
     if offered.contains(chosen) { Ok(chosen) } else { Err("acl") }
+}
+
+/// What the kernel may read ahead until `tune` sets it, if that may.
+pub(super) fn read_ahead_bytes(options: &FsOptions) -> u32 {
+    options.read_ahead_kib.saturating_mul(1024)
 }
 
 /// The refusal of an option.

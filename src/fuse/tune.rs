@@ -1,7 +1,7 @@
 //! Sets the limits that the kernel has for a FUSE mount and that only root may change, in
 //! `/sys/class/bdi`. Best effort: a mount without them works, only slower.
 //!
-//! Read-ahead is raised. Of what programs write the kernel gathers little before it sends it on:
+//! Read-ahead is set. Of what programs write the kernel gathers little before it sends it on:
 //! then the daemon encrypts while the program goes on, and not afterwards, and a crash of the
 //! machine takes less with it. Where large files are written over that would send blocks that are
 //! soon written again, and each alone; so for as long as many are the limit is off.
@@ -34,7 +34,7 @@ impl Tuner {
         }
         let settings = PathBuf::from(format!("/sys/class/bdi/{}:{}", device.major, device.minor));
         if let Some(read_ahead) = Setting::open(&settings, "read_ahead_kb") {
-            read_ahead.set(READ_AHEAD_KIB);
+            read_ahead.set(&fs.options().read_ahead_kib.to_string());
         }
         let limits = Limits::open(&settings);
         limits.lift();
@@ -164,9 +164,6 @@ fn is_quiet(fs: &FileSystem, is_stopping: &dyn Fn() -> bool) -> bool {
     fs.overwrites() - before < MANY
 }
 
-/// Six requests. Fewer leave a CPU idle now and then; with more, who looks into mapped memory
-/// waits for what the kernel reads around that.
-const READ_AHEAD_KIB: &str = "768";
 /// 48 MiB: from three quarters of it on the kernel sends what it has, unless told otherwise by
 /// `vm.dirty_background_ratio`, and at all of it writers wait.
 const MOST_BYTES: &str = "50331648";

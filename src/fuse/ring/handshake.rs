@@ -5,7 +5,7 @@ use std::io;
 
 use fuser::InitFlags;
 
-use super::super::negotiate::{MAX_BACKGROUND, MAX_WRITE, chosen, not_offered};
+use super::super::negotiate::{MAX_BACKGROUND, MAX_WRITE, chosen, not_offered, read_ahead_bytes};
 use super::abi::{InHeader, InitIn, InitOut, Wire, opcode};
 use super::device::{Device, request_buffer};
 use crate::fs::FsOptions;
@@ -54,7 +54,7 @@ fn reply(asked: &InitIn, options: &FsOptions) -> io::Result<Option<InitOut>> {
     Ok(Some(InitOut {
         major: MAJOR,
         minor: MINOR,
-        max_readahead: asked.max_readahead.min(MAX_WRITE),
+        max_readahead: asked.max_readahead.min(read_ahead_bytes(options)),
         flags: low(flags),
         flags2: low(flags >> 32),
         max_background: MAX_BACKGROUND,
