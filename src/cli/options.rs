@@ -246,6 +246,10 @@ impl MountOptions {
             "log" => self.log_filter = Some(value.to_string_lossy().into_owned()),
             "fsname" => self.source = Some(path(name, value)?.into_os_string()),
             "subtype" if value == "ssefs" => {}
+            "max_read" if value == MAX_READ => {}
+            "max_read" => {
+                return Err(bad_value(name, value, &format!("it is always {MAX_READ}")));
+            }
             "subtype" => return Err(bad_value(name, value, "it is always 'ssefs'")),
             _ => return self.kms.take(name, value).map_or(Ok(false), |taken| taken.map(|()| true)),
         }
@@ -341,10 +345,13 @@ const MAX_ROTATION_DAYS: u64 = 36_500;
 const MAX_KEY_CHECK_SECONDS: u64 = 60;
 const MAX_SECONDS: u64 = 86_400 * 365;
 
-const MOUNT_8: [&str; 21] = [
-    "_netdev", "auto", "comment", "defaults", "group", "group_id", "helper", "loud", "max_read",
-    "nofail", "noauto", "nogroup", "noowner", "nouser", "nousers", "owner", "silent", "uhelper",
-    "user", "user_id", "users",
+/// The kernel lists it for a mount, and mount(8) gives it back at a remount.
+const MAX_READ: &str = "131072";
+
+const MOUNT_8: [&str; 20] = [
+    "_netdev", "auto", "comment", "defaults", "group", "group_id", "helper", "loud", "nofail",
+    "noauto", "nogroup", "noowner", "nouser", "nousers", "owner", "silent", "uhelper", "user",
+    "user_id", "users",
 ];
 
 const KNOWN: &str = "ro, rw, mode=, keystore=, key_file=, key_fd=, passphrase, allow_other, \
@@ -474,6 +481,7 @@ mod tests {
             "key_file=",
             "keystore=",
             "subtype=ext4",
+            "max_read=1048576",
         ] {
             assert!(refusal(list).contains(list), "{list}");
         }

@@ -168,8 +168,8 @@ pub struct FsOptions {
     pub acl: bool,
     /// How long the kernel may trust names and attributes.
     pub ttl: Duration,
-    /// How much the kernel reads ahead, in KiB. Of an ordinary user's mount it takes no more than
-    /// its own default.
+    /// How much the kernel reads ahead, in KiB. Where the daemon may not set it the kernel takes
+    /// no more than its own default.
     pub read_ahead_kib: u32,
     /// So many files that nobody uses any more stay open for a moment, with their DEKs.
     pub idle_files: usize,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::bench::one_line;
-use crate::harness::{Bench, pattern, succeed, wait_for};
+use crate::harness::{Bench, pattern, skip, succeed, wait_for};
 
 fn output_of(command: &mut Command) -> String {
     String::from_utf8(succeed(command).stdout).unwrap()
@@ -310,6 +310,9 @@ fn the_kernel_reads_ahead_as_far_as_it_is_told() {
         let device = fs::metadata(bench.mnt()).unwrap().dev();
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        if let Err(error) = fs::read_to_string(&setting) {
+            return skip(&format!("{setting}: {error}"));
+        }
         // Otherwise the kernel only takes less than its own default.
         let may_be_raised = fs::File::options().write(true).open(&setting).is_ok();
         let wanted = if may_be_raised { wanted } else { wanted.min(128) }.to_string();

@@ -263,8 +263,8 @@ fn change(asked: &SetattrIn) -> AttributeChange {
     }
 }
 
-/// What streams comes in larger requests. Of less, such as a small file read in one piece, the
-/// reader waits for all of it, and waking another CPU would only take longer.
+/// What streams comes in larger requests, unless `read_ahead` is less. Of less, such as a small
+/// file read in one piece, the reader waits for all; to wake another CPU would only take longer.
 const BULK_BYTES: usize = 96 << 10;
 /// Who reads waits for the first of several requests, which others at the same time would delay.
 const OTHER_READS: u32 = 2;
