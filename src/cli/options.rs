@@ -10,7 +10,7 @@ use super::args::ModeName;
 use super::exit::{Exit, Failure, Outcome};
 use super::kms_options::{KmsChoices, bad_value, number};
 use crate::fs::READ_AHEAD_KIB;
-use crate::fuse::{FilesystemFlag, TransportChoice};
+use crate::fuse::{FilesystemFlag, MAX_READ, TransportChoice};
 use crate::volume::Durability;
 
 /// What the options ask for.
@@ -246,10 +246,9 @@ impl MountOptions {
             "log" => self.log_filter = Some(value.to_string_lossy().into_owned()),
             "fsname" => self.source = Some(path(name, value)?.into_os_string()),
             "subtype" if value == "ssefs" => {}
-            "max_read" if value == MAX_READ => {}
-            "max_read" => {
-                return Err(bad_value(name, value, &format!("it is always {MAX_READ}")));
-            }
+            // The kernel lists it, and mount(8) gives it back at a remount.
+            "max_read" if MAX_READ.strip_prefix("max_read=").is_some_and(|most| value == most) => {}
+            "max_read" => return Err(bad_value(name, value, &format!("it is always {MAX_READ}"))),
             "subtype" => return Err(bad_value(name, value, "it is always 'ssefs'")),
             _ => return self.kms.take(name, value).map_or(Ok(false), |taken| taken.map(|()| true)),
         }
@@ -344,9 +343,6 @@ const MAX_CACHE_ENTRIES: u64 = 10_000_000;
 const MAX_ROTATION_DAYS: u64 = 36_500;
 const MAX_KEY_CHECK_SECONDS: u64 = 60;
 const MAX_SECONDS: u64 = 86_400 * 365;
-
-/// The kernel lists it for a mount, and mount(8) gives it back at a remount.
-const MAX_READ: &str = "131072";
 
 const MOUNT_8: [&str; 20] = [
     "_netdev", "auto", "comment", "defaults", "group", "group_id", "helper", "loud", "nofail",

@@ -332,9 +332,9 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     Ok(descriptor)
 }
 
-/// Small enough that a reader goes on with the first part while the next ones are opened, and that
-/// who looks into mapped memory does not wait for much around it.
-const MAX_READ: &str = "max_read=131072";
+/// The kernel lists it for each mount. Small enough that a reader goes on with the first part
+/// while the next ones are opened, and that who looks into mapped memory does not wait for much.
+pub const MAX_READ: &str = "max_read=131072";
 pub(super) const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 

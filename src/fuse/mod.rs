@@ -17,7 +17,7 @@ mod session;
 mod transport;
 mod tune;
 
-pub use attach::{Detached, FilesystemFlag, MountPlan, mount_flags, unmount};
+pub use attach::{Detached, FilesystemFlag, MAX_READ, MountPlan, mount_flags, unmount};
 pub use error::MountError;
 pub use session::{KernelCache, Session, Stopper};
 pub use transport::{Choice as TransportChoice, Transport};
