@@ -17,6 +17,8 @@ use fuser::{
     ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
     SessionACL, TimeOrNow, WriteFlags,
 };
+use ssefs::fs::READ_AHEAD_KIB;
+use ssefs::fuse::MAX_READ;
 
 /// The hidden argument that makes the benchmark this daemon; the backing directory and the mount
 /// point follow.
@@ -31,13 +33,15 @@ pub fn serve(backing: &Path, mount_point: &Path) -> io::Result<()> {
     let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     config.n_threads = Some((2 * cpus).clamp(4, 16));
     config.clone_fd = true;
-    config.mount_options.push(MountOption::CUSTOM("max_read=131072".to_owned()));
+    config.mount_options.push(MountOption::CUSTOM(MAX_READ.to_owned()));
     let session = Session::new(plain, mount_point, &config)?;
     let served = std::thread::spawn(move || session.run());
     let device = fs::metadata(mount_point)?.dev();
     let settings =
         format!("/sys/class/bdi/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    for (name, value) in [("read_ahead_kb", "768"), ("strict_limit", "0"), ("max_ratio", "100")] {
+    let read_ahead = READ_AHEAD_KIB.to_string();
+    let limits = [("read_ahead_kb", &*read_ahead), ("strict_limit", "0"), ("max_ratio", "100")];
+    for (name, value) in limits {
         // Only for root, as with ssefs.
         let _ = fs::write(Path::new(&settings).join(name), value);
     }

@@ -246,10 +246,10 @@ impl MountOptions {
             "log" => self.log_filter = Some(value.to_string_lossy().into_owned()),
             "fsname" => self.source = Some(path(name, value)?.into_os_string()),
             "subtype" if value == "ssefs" => {}
+            "subtype" => return Err(bad_value(name, value, "it is always 'ssefs'")),
             // The kernel lists it, and mount(8) gives it back at a remount.
             "max_read" if MAX_READ.strip_prefix("max_read=").is_some_and(|most| value == most) => {}
             "max_read" => return Err(bad_value(name, value, &format!("it is always {MAX_READ}"))),
-            "subtype" => return Err(bad_value(name, value, "it is always 'ssefs'")),
             _ => return self.kms.take(name, value).map_or(Ok(false), |taken| taken.map(|()| true)),
         }
         Ok(true)

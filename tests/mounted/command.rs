@@ -2,7 +2,7 @@
 //! help and the log.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::bench::one_line;
-use crate::harness::{Bench, pattern, skip, succeed, wait_for};
+use crate::harness::{Bench, kernel_settings, pattern, skip, succeed, wait_for};
 
 fn output_of(command: &mut Command) -> String {
     String::from_utf8(succeed(command).stdout).unwrap()
@@ -288,7 +288,7 @@ fn stats_move_with_what_is_done() {
 fn a_long_read_comes_in_requests_of_128_kib() {
     let Some(bench) = Bench::new() else { return };
     bench.mount(&[]);
-    let content: Vec<u8> = (0..4_u32 << 20).map(|at| (at % 251) as u8).collect();
+    let content = pattern(1, 4 << 20);
     fs::write(bench.file("f"), &content).unwrap();
     let file = fs::File::open(bench.file("f")).unwrap();
     file.sync_all().unwrap();
@@ -307,11 +307,9 @@ fn the_kernel_reads_ahead_as_far_as_it_is_told() {
     let Some(bench) = Bench::new() else { return };
     for (options, wanted) in [(&[][..], 768), (&["-o", "read_ahead=64"][..], 64)] {
         bench.mount(options);
-        let device = fs::metadata(bench.mnt()).unwrap().dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        let setting = kernel_settings(bench.mnt().as_ref()).join("read_ahead_kb");
         if let Err(error) = fs::read_to_string(&setting) {
-            return skip(&format!("{setting}: {error}"));
+            return skip(&format!("{}: {error}", setting.display()));
         }
         // Otherwise the kernel only takes less than its own default.
         let may_be_raised = fs::File::options().write(true).open(&setting).is_ok();

@@ -5,7 +5,7 @@
 //! `SSEFS_TEST_SCALE` multiplies the numbers; with 100 they are those that `tests/README.md` gives.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::harness::{
-    Mount, Random, Setup, assert_errno, assert_same, counters, is_root, needs_root, pattern, skip,
-    wait_for,
+    Mount, Random, Setup, assert_errno, assert_same, counters, is_root, kernel_settings,
+    needs_root, pattern, skip, wait_for,
 };
 
 fn scale() -> u64 {
@@ -264,9 +264,7 @@ fn a_daemon_with_64_mib_of_memory() {
 #[test]
 fn dirty_pages_are_few_but_for_overwrites() {
     let Some(m) = mounted() else { return };
-    let device = fs::metadata(m.mnt()).unwrap().dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let settings = PathBuf::from(format!("/sys/class/bdi/{major}:{minor}"));
+    let settings = kernel_settings(m.mnt());
     let read = |name: &str| fs::read_to_string(settings.join(name)).unwrap_or_default();
     let bytes = |name: &str| read(name).trim().parse::<u64>().unwrap_or_default();
     let most = settings.join("max_bytes");

@@ -97,15 +97,13 @@ impl Lanes {
         }
     }
 
-    /// Passes a request of the bulk thread `index` on to one that has nothing to do.
+    /// Passes a request on to a bulk thread that has nothing to do.
     ///
     /// # Errors
     /// The entry, when there is none or it could not be passed on.
-    pub(super) fn to_idle_bulk(&self, index: usize, entry: Entry) -> Result<(), Entry> {
-        let is_idle = |thread: &BulkThread| thread.load.load(Ordering::Relaxed) == 0;
-        let mut others = self.bulk.iter().enumerate().filter(|(other, _)| *other != index);
-        match others.find(|(_, thread)| is_idle(thread)) {
-            Some((_, thread)) => thread.hand(entry),
+    pub(super) fn to_idle_bulk(&self, entry: Entry) -> Result<(), Entry> {
+        match self.bulk.iter().find(|thread| thread.load.load(Ordering::Relaxed) == 0) {
+            Some(thread) => thread.hand(entry),
             None => Err(entry),
         }
     }
@@ -115,7 +113,7 @@ impl Lanes {
         self.bulk[index].load.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The bulk thread `index` has answered a request.
+    /// The bulk thread `index` has answered a request, or passed it on.
     pub(super) fn bulk_done(&self, index: usize) {
         self.bulk[index].load.fetch_sub(1, Ordering::Relaxed);
     }

@@ -117,20 +117,17 @@ impl Worker {
                 self.answer(entry);
                 self.lanes.ends_wait(queue);
             }
-            (Lane::Bulk { .. }, &Role::Bulk { index }) if was_handed => {
-                self.answer(entry);
-                self.lanes.bulk_done(index);
-            }
             (Lane::Bulk { others }, &Role::Bulk { index }) => {
-                let passed_on = match self.ring.events() >= others {
-                    true => self.lanes.to_idle_bulk(index, entry),
-                    false => Err(entry),
-                };
-                if let Err(entry) = passed_on {
+                if !was_handed {
                     self.lanes.bulk_begins(index);
-                    self.answer(entry);
-                    self.lanes.bulk_done(index);
                 }
+                let passes_on = !was_handed && self.ring.events() >= others;
+                let kept =
+                    if passes_on { self.lanes.to_idle_bulk(entry).err() } else { Some(entry) };
+                if let Some(entry) = kept {
+                    self.answer(entry);
+                }
+                self.lanes.bulk_done(index);
             }
             (Lane::Here, Role::Bulk { .. }) => {
                 if let Err(error) = self.lanes.to_home(entry) {

@@ -18,7 +18,8 @@ pub mod user;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,13 @@ pub use child::Peer;
 pub use dialogue::Dialogue;
 pub use mount::{Mount, Setup};
 pub use user::{ALICE, BOB, NOBODY, User, is_root};
+
+/// The directory with what the kernel has set for the file system at `mnt` (`src/fuse/tune.rs`).
+pub fn kernel_settings(mnt: &Path) -> PathBuf {
+    let device = std::fs::metadata(mnt).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    PathBuf::from(format!("/sys/class/bdi/{major}:{minor}"))
+}
 
 /// Runs a test of the matrix: once with the kernel's writeback cache and once without.
 pub fn run_with_writeback(setup: Setup, writeback: bool, body: fn(&mut Mount)) {
