@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::locks::{read, write};
 use super::open_table::{InodeUse, OpenInode};
 use super::types::{Handle, NodeId};
-use crate::store::tree::{DirFd, DirStream};
 
 /// Handles of one sort.
 pub struct HandleTable<T> {
@@ -27,16 +26,6 @@ pub struct FileHandle {
     pub writable: bool,
     /// Opened by the superuser, whose changes leave set-user-id and set-group-id bits alone.
     pub by_superuser: bool,
-}
-
-/// An open directory.
-pub struct DirectoryHandle {
-    /// The directory.
-    pub node: NodeId,
-    /// Its descriptor, for the attributes of what is in it.
-    pub directory: Arc<DirFd>,
-    /// Its names; one reader at a time, as the position is one.
-    pub stream: Mutex<DirStream>,
 }
 
 impl<T> HandleTable<T> {

@@ -73,11 +73,12 @@ impl ClosedUnsynced {
 }
 
 impl FileSystem {
-    /// Closes idle files, commits what has been gathered for some seconds, and with `sync_all`
-    /// also syncs what has not been. To be called every second, and with `sync_all` every half a
-    /// minute.
+    /// Closes idle files and listings, commits what has been gathered for some seconds, and with
+    /// `sync_all` also syncs what has not been. To be called every second, and with `sync_all`
+    /// every half a minute.
     pub fn keep_up(&self, sync_all: bool) {
         self.end_lingering(LONGEST_LINGERING);
+        self.paused.close(LONGEST_PAUSE);
         // What was promised of closed files and removed ones stays there until they are synced.
         let sync_all = sync_all || self.volume.journal_is_large();
         if sync_all {
@@ -202,6 +203,8 @@ impl FileSystem {
 const LONGEST_GATHERED: Duration = Duration::from_secs(5);
 /// A file stays open no longer than until the next time after this.
 const LONGEST_LINGERING: Duration = Duration::from_secs(1);
+/// Whoever lists a directory comes back at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LEFT_ALLOCATED: usize = 1024;
 
 #[cfg(test)]

@@ -2,81 +2,91 @@
 //! reader may stop anywhere and come back while names are made and removed.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::error::{At, is_errno};
-use super::handles::DirectoryHandle;
-use super::locks::lock;
 use super::nodes::ObjectId;
-use super::{
-    DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, Handle, NodeId, Opened, is_metadata,
-};
-use crate::keys::Caller;
-use crate::store::tree::{DirEntry, FileKind};
+use super::paused::Listing;
+use super::{DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, NodeId, is_metadata};
+use crate::store::tree::{DirEntry, DirFd, FileKind};
 
 impl FileSystem {
-    /// Opens a directory for reading.
-    pub fn open_directory(&self, _: Caller, node: NodeId) -> Result<Opened, FsError> {
+    /// Whether the kernel has to ask before it lists a directory that it has in its cache: where
+    /// it does not check permissions itself, and not all may be read.
+    pub fn is_asked_for_directories(&self) -> bool {
+        !self.options.checked_by_kernel && self.daemon.uid != 0
+    }
+
+    /// Opens a directory for reading. It has no handle: it is read by its node.
+    pub fn open_directory(&self, node: NodeId) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.directories_opened);
         let directory = self.directory(node)?;
-        let stream = Mutex::new(self.with_room(|| self.tree.read_dir(&directory)).at(node)?);
-        let handle = self.listings.insert(DirectoryHandle { node, directory, stream });
-        Ok(Opened { handle, keep_cache: true })
+        let listing = self.begin_listing(node, directory)?;
+        self.paused.pause(node, START, listing);
+        Ok(())
     }
 
     /// Gives names from the position `offset` on, 0 being the start, until the sink is full or
     /// the directory ends. With attributes, each name that the sink takes counts as looked up.
     pub fn read_directory(
         &self,
-        handle: Handle,
+        node: NodeId,
         offset: i64,
         with_attributes: bool,
         sink: &mut dyn DirectorySink,
     ) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.directories_read);
-        let listing = self.listing(handle)?;
-        let node = listing.node;
-        let mut stream = lock(&listing.stream);
+        let directory = self.directory(node)?;
+        let mut listing = match self.paused.resume(node, offset, &directory) {
+            Some(listing) => listing,
+            None => self.begin_listing(node, directory)?,
+        };
+        let Listing { directory, stream } = &mut listing;
         stream.seek(offset.cast_unsigned()).at(node)?;
+        let mut next = offset;
         while let Some(found) = stream.next_entry().at(node)? {
-            let Some(entry) = self.listed(&listing, &found, with_attributes)? else { continue };
+            let Some(entry) = self.listed(node, directory, &found, with_attributes)? else {
+                continue;
+            };
             if !sink.add(&entry) {
                 if let Some(entry) = entry.entry {
                     self.nodes.forget(entry.node, 1);
                 }
                 break;
             }
+            next = entry.next;
+        }
+        // Who has been given the last name comes back to be told so, and then not any more.
+        if next != offset {
+            self.paused.pause(node, next, listing);
         }
         Ok(())
     }
 
-    /// Closes a directory.
-    pub fn release_directory(&self, handle: Handle) -> Result<(), FsError> {
-        self.listings.remove(handle).map(|_| ()).ok_or(FsError::BadHandle { handle })
-    }
-
     /// Makes the names in a directory durable. There is no less than all of it to sync.
-    pub fn sync_directory(&self, handle: Handle, _data_only: bool) -> Result<(), FsError> {
+    pub fn sync_directory(&self, node: NodeId, _data_only: bool) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.syncs);
-        let listing = self.listing(handle)?;
-        self.with_room(|| self.tree.sync_dir(&listing.directory)).at(listing.node)
+        let directory = self.directory(node)?;
+        self.with_room(|| self.tree.sync_dir(&directory)).at(node)
     }
 
-    fn listing(&self, handle: Handle) -> Result<Arc<DirectoryHandle>, FsError> {
-        self.listings.find(handle).ok_or(FsError::BadHandle { handle })
+    fn begin_listing(&self, node: NodeId, directory: Arc<DirFd>) -> Result<Listing, FsError> {
+        let stream = self.with_room(|| self.tree.read_dir(&directory)).at(node)?;
+        Ok(Listing { directory, stream })
     }
 
     /// One name as programs see it; `None` for one that they do not see, or that is gone.
     fn listed<'a>(
         &self,
-        listing: &DirectoryHandle,
+        parent: NodeId,
+        directory: &DirFd,
         found: &DirEntry<'a>,
         with_attributes: bool,
     ) -> Result<Option<DirectoryEntry<'a>>, FsError> {
         let DirEntry { ino, kind, name, cookie } = *found;
-        if is_metadata(listing.node, name) {
+        if is_metadata(parent, name) {
             return Ok(None);
         }
         let mut entry = DirectoryEntry {
@@ -88,19 +98,19 @@ impl FileSystem {
         };
         if name == "." || name == ".." {
             // What lies above the root is not for programs to know.
-            if listing.node == NodeId::ROOT {
-                entry.ino = listing.directory.located().stat().at(listing.node)?.ino;
+            if parent == NodeId::ROOT {
+                entry.ino = directory.located().stat().at(parent)?.ino;
             }
         } else if with_attributes {
             let seen = self.nodes.renames().seen();
-            let stat = match self.tree.stat(&listing.directory, name) {
+            let stat = match self.tree.stat(directory, name) {
                 Ok(stat) => stat,
                 Err(error) if has_vanished(&error) => return Ok(None),
-                Err(source) => return Err(FsError::Backing { node: listing.node, source }),
+                Err(source) => return Err(FsError::Backing { node: parent, source }),
             };
-            self.foresee(&listing.directory, name, &stat);
-            let Some(node) = self.nodes.enter(&stat, listing.node, name, seen) else {
-                return self.listed(listing, found, with_attributes);
+            self.foresee(directory, name, &stat);
+            let Some(node) = self.nodes.enter(&stat, parent, name, seen) else {
+                return self.listed(parent, directory, found, with_attributes);
             };
             entry.ino = stat.ino;
             entry.kind = stat.mode & libc::S_IFMT;
@@ -129,10 +139,13 @@ fn kind_bits(kind: FileKind) -> u32 {
     }
 }
 
+const START: i64 = 0;
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::ffi::OsString;
+    use std::time::Duration;
 
     use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
@@ -157,9 +170,9 @@ mod tests {
         }
     }
 
-    fn page(fx: &Fixture, handle: Handle, from: i64, room: usize, plus: bool) -> Page {
+    fn page(fx: &Fixture, node: NodeId, from: i64, room: usize, plus: bool) -> Page {
         let mut page = Page { room, taken: Vec::new() };
-        fx.fs.read_directory(handle, from, plus, &mut page).unwrap();
+        fx.fs.read_directory(node, from, plus, &mut page).unwrap();
         page
     }
 
@@ -173,11 +186,10 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(fx.fs.nodes.len(), 1);
-        let handle = fx.fs.open_directory(ROOT_CALLER, NodeId::ROOT).unwrap().handle;
         for plus in [false, true] {
             let (mut next, mut names, mut nodes) = (0, BTreeSet::new(), Vec::new());
             loop {
-                let page = page(&fx, handle, next, 7, plus);
+                let page = page(&fx, NodeId::ROOT, next, 7, plus);
                 let Some(last) = page.taken.last() else { break };
                 next = last.2;
                 for (name, (_, kind, node), _) in page.taken {
@@ -198,8 +210,55 @@ mod tests {
             nodes.iter().for_each(|node| fx.fs.forget(*node, 1));
             assert_eq!(fx.fs.nodes.len(), 1);
         }
-        fx.fs.release_directory(handle).unwrap();
-        assert!(fx.fs.release_directory(handle).unwrap_err().is(Errno::BADF));
+    }
+
+    #[test]
+    fn what_is_open_for_one_piece_serves_the_next_and_is_closed_at_the_end() {
+        let fx = Fixture::new();
+        fx.create(NodeId::ROOT, "file", b"");
+        fx.fs.open_directory(NodeId::ROOT).unwrap();
+        assert_eq!(fx.fs.paused.len(), 1);
+        let mut next = 0;
+        loop {
+            let page = page(&fx, NodeId::ROOT, next, 1, false);
+            let Some(last) = page.taken.last() else { break };
+            next = last.2;
+            assert_eq!(fx.fs.paused.len(), 1);
+        }
+        assert_eq!(fx.fs.paused.len(), 0);
+        let again = page(&fx, NodeId::ROOT, 0, 1, false).taken;
+        assert_eq!(fx.fs.paused.len(), 1);
+        fx.fs.keep_up(false);
+        assert_eq!(fx.fs.paused.len(), 1, "it comes back at once, and so late it may");
+        fx.fs.paused.close(Duration::ZERO);
+        assert_eq!(fx.fs.paused.len(), 0);
+        assert_eq!(page(&fx, NodeId::ROOT, again[0].2, 99, false).taken.len(), 2, "it goes on");
+    }
+
+    #[test]
+    fn a_directory_is_not_read_for_a_removed_one_that_had_its_number() {
+        let fx = Fixture::new();
+        let [one, other] = ["one", "other"]
+            .map(|name| fx.fs.make_directory(ROOT_CALLER, NodeId::ROOT, os(name), 0o755, 0))
+            .map(|made| made.unwrap().node);
+        let [of_one, of_other] = [one, other].map(|node| fx.fs.directory(node).unwrap());
+        let listing = |directory| fx.fs.begin_listing(one, directory).unwrap();
+        fx.fs.paused.pause(one, 7, listing(Arc::clone(&of_other)));
+        assert!(fx.fs.paused.resume(one, 7, &of_one).is_none());
+        fx.fs.paused.pause(one, 7, listing(Arc::clone(&of_one)));
+        assert!(fx.fs.paused.resume(one, 8, &of_one).is_none());
+        assert!(fx.fs.paused.resume(one, 7, &of_one).is_some());
+    }
+
+    #[test]
+    fn any_number_of_listings_that_do_not_go_on_stays_within_a_bound() {
+        let fx = Fixture::new();
+        let root = fx.fs.directory(NodeId::ROOT).unwrap();
+        for at in 0..1000 {
+            let listing = fx.fs.begin_listing(NodeId::ROOT, Arc::clone(&root)).unwrap();
+            fx.fs.paused.pause(NodeId(at % 100), at.cast_signed(), listing);
+        }
+        assert!((1..=128).contains(&fx.fs.paused.len()), "{}", fx.fs.paused.len());
     }
 
     #[test]
@@ -209,20 +268,18 @@ mod tests {
             fx.fs.make_directory(ROOT_CALLER, NodeId::ROOT, os("dir"), 0o755, 0).unwrap();
         fx.create(directory.node, "stays", b"12345");
         fx.create(directory.node, "goes", b"");
-        let handle = fx.fs.open_directory(ROOT_CALLER, directory.node).unwrap().handle;
-        page(&fx, handle, 0, 1, true);
+        page(&fx, directory.node, 0, 1, true);
         std::fs::remove_file(fx.backing("dir/goes")).unwrap();
-        let all = page(&fx, handle, 0, 99, true).taken;
+        let all = page(&fx, directory.node, 0, 99, true).taken;
         let root = fx.fs.attributes(NodeId::ROOT, None).unwrap().ino;
         let ino = |wanted: &str| {
             all.iter().find(|(name, ..)| name == wanted).map(|(_, (ino, ..), _)| *ino)
         };
         assert_eq!((ino("."), ino("..")), (Some(directory.attributes.ino), Some(root)));
         assert!(ino("stays").is_some() && ino("goes").is_none());
-        fx.fs.sync_directory(handle, true).unwrap();
+        fx.fs.sync_directory(directory.node, true).unwrap();
 
-        let handle = fx.fs.open_directory(ROOT_CALLER, NodeId::ROOT).unwrap().handle;
-        for (name, (ino, ..), _) in page(&fx, handle, 0, 99, false).taken {
+        for (name, (ino, ..), _) in page(&fx, NodeId::ROOT, 0, 99, false).taken {
             assert!(ino == root || name == "dir", "{name:?}");
         }
     }

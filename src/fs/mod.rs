@@ -26,6 +26,7 @@ mod nodes;
 mod open;
 mod open_table;
 mod overwrites;
+mod paused;
 mod permissions;
 mod pinned;
 mod ranges;
@@ -51,12 +52,13 @@ use self::capabilities::Capabilities;
 use self::counters::Counters;
 use self::directories::DirectoryCache;
 use self::error::{At, refused};
-use self::handles::{DirectoryHandle, FileHandle, HandleTable};
+use self::handles::{FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
 use self::lingering::Lingering;
 use self::nodes::{NodeTable, ObjectId};
 use self::open_table::OpenTable;
 use self::overwrites::Overwrites;
+use self::paused::PausedListings;
 use self::permissions::Daemon;
 use self::resized::Resized;
 use crate::format::METADATA_DIR;
@@ -83,7 +85,7 @@ pub struct FileSystem {
     directories: DirectoryCache,
     open: Arc<OpenTable>,
     files: HandleTable<FileHandle>,
-    listings: HandleTable<DirectoryHandle>,
+    paused: PausedListings,
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     lingering: Lingering,
@@ -110,7 +112,7 @@ impl FileSystem {
             directories: DirectoryCache::new(root),
             open: Arc::new(OpenTable::new(options.idle_files)),
             files: HandleTable::new(),
-            listings: HandleTable::new(),
+            paused: PausedListings::new(),
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             lingering: Lingering::default(),

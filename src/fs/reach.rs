@@ -148,11 +148,13 @@ impl FileSystem {
         Err(FsError::Stale { node })
     }
 
-    /// Does what takes a descriptor; where there is none left, once more without idle files.
+    /// Does what takes a descriptor; where there is none left, once more without idle files and
+    /// listings that may go on.
     pub(super) fn with_room<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match attempt() {
             Err(error) if lacks_descriptors(&error) => {
                 self.open.close_all_idle();
+                self.paused.close(Duration::ZERO);
                 attempt()
             }
             result => result,

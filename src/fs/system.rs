@@ -1,5 +1,7 @@
 //! The file system as a whole: its space, syncing all of it, the end of the mount.
 
+use std::time::Duration;
+
 use super::error::At;
 use super::{FileSystem, FsError, FsStatistics, NodeId};
 use crate::sys::fail_point;
@@ -36,7 +38,7 @@ impl FileSystem {
     /// Ends the mount, when no call comes any more: closes all handles, makes everything
     /// durable, wipes the keys. What fails is logged, as nobody waits for it.
     pub fn shut_down(&self) {
-        drop(self.listings.remove_all());
+        self.paused.close(Duration::ZERO);
         for file in self.files.remove_all() {
             self.close(&file).unwrap_or_else(|error| error.report());
         }
@@ -71,10 +73,10 @@ mod tests {
         let file = fx.create(NodeId::ROOT, "file", b"first");
         let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
         fx.fs.write(handle, 5, b" second", false).unwrap();
-        fx.fs.open_directory(ROOT_CALLER, NodeId::ROOT).unwrap();
+        fx.fs.open_directory(NodeId::ROOT).unwrap();
         fx.fs.sync_all().unwrap();
         fx.fs.shut_down();
-        assert_eq!((fx.fs.open.len(), fx.fs.files.len(), fx.fs.listings.len()), (0, 0, 0));
+        assert_eq!((fx.fs.open.len(), fx.fs.files.len(), fx.fs.paused.len()), (0, 0, 0));
         assert_eq!(fx.fs.statistics_report().dek_cache.entries, 0);
         fx.fs.open(ROOT_CALLER, file, libc::O_RDONLY).unwrap_err();
 

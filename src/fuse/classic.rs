@@ -12,17 +12,17 @@ use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::aside::Callers;
 use super::asked::{finish, finish_xattr};
 use super::convert::{
-    COPY_MAX, caller, directory_flags, file_attr, file_flags, handle, length, negative_attr, node,
-    seek_target, time_change, timestamp,
+    COPY_MAX, DIRECTORY, caller, directory_flags, file_attr, file_flags, handle, length,
+    negative_attr, node, seek_target, time_change, timestamp,
 };
 use super::guard::guarded;
 use super::listing::{Names, NamesPlus};
@@ -36,6 +36,8 @@ pub(super) struct Classic {
     pub(super) fs: Arc<FileSystem>,
     pub(super) callers: Arc<Callers>,
     seeks: SeekQueue,
+    /// The kernel asks before it lists a directory.
+    opens_directories: bool,
 }
 
 impl Classic {
@@ -49,12 +51,15 @@ impl Classic {
         let seeks = SeekQueue::start(notifier, move |handle, offset, target| {
             guarded("lseek", || answering.seek(handle, offset, target))
         })?;
-        Ok(Self { fs, callers, seeks })
+        let opens_directories = fs.is_asked_for_directories();
+        Ok(Self { fs, callers, seeks, opens_directories })
     }
 }
 
 impl Filesystem for Classic {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let may_go_unasked = config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.opens_directories |= !may_go_unasked;
         negotiate(config, self.fs.options()).map_err(not_offered)
     }
 
@@ -333,12 +338,12 @@ impl Filesystem for Classic {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self
-            .asked("opendir", request, ino, || self.fs.open_directory(caller(request), node(ino)))
-        {
-            Ok(opened) => {
-                reply.opened(FileHandle(opened.handle.0), directory_flags(opened));
-            }
+        if !self.opens_directories {
+            // The kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
+        match self.asked("opendir", request, ino, || self.fs.open_directory(node(ino))) {
+            Ok(()) => reply.opened(FileHandle(DIRECTORY.0), directory_flags()),
             Err(errno) => reply.error(errno),
         }
     }
@@ -346,14 +351,14 @@ impl Filesystem for Classic {
     fn readdir(
         &self,
         request: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.serve("readdir", request, || {
+        let result = self.asked("readdir", request, ino, || {
             let mut names = Names { reply: &mut reply };
-            self.fs.read_directory(handle(fh), offset.cast_signed(), false, &mut names)
+            self.fs.read_directory(node(ino), offset.cast_signed(), false, &mut names)
         });
         match result {
             Ok(()) => reply.ok(),
@@ -364,14 +369,14 @@ impl Filesystem for Classic {
     fn readdirplus(
         &self,
         request: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.serve("readdirplus", request, || {
+        let result = self.asked("readdirplus", request, ino, || {
             let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
-            self.fs.read_directory(handle(fh), offset.cast_signed(), true, &mut names)
+            self.fs.read_directory(node(ino), offset.cast_signed(), true, &mut names)
         });
         match result {
             Ok(()) => reply.ok(),
@@ -383,24 +388,24 @@ impl Filesystem for Classic {
         &self,
         request: &Request,
         _ino: INodeNo,
-        fh: FileHandle,
+        _fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
         self.note(request, 0, true);
-        finish(guarded("releasedir", || self.fs.release_directory(handle(fh))), reply);
+        reply.ok();
     }
 
     fn fsyncdir(
         &self,
         request: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
         finish(
-            self.serve("fsyncdir", request, || self.fs.sync_directory(handle(fh), data_only)),
+            self.serve("fsyncdir", request, || self.fs.sync_directory(node(ino), data_only)),
             reply,
         );
     }

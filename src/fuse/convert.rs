@@ -110,12 +110,14 @@ pub(super) fn file_flags(opened: Opened) -> FopenFlags {
     flags
 }
 
-/// What the kernel may do with a directory that was opened.
-pub(super) fn directory_flags(opened: Opened) -> FopenFlags {
-    let mut flags = FopenFlags::FOPEN_CACHE_DIR;
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags
+/// What the kernel may do with any directory that was opened. It takes the same where no opening is
+/// asked for (FUSE_NO_OPENDIR_SUPPORT).
+pub(super) fn directory_flags() -> FopenFlags {
+    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
 }
+
+/// The handle of all directories.
+pub(super) const DIRECTORY: Handle = Handle(0);
 
 pub(super) fn time_change(time: TimeOrNow) -> TimeChange {
     match time {

@@ -303,6 +303,26 @@ fn a_long_read_comes_in_requests_of_128_kib() {
 }
 
 #[test]
+fn a_directory_is_opened_without_a_request_and_listed_again_without_any() {
+    let Some(bench) = Bench::new() else { return };
+    bench.mount(&["-o", "default_permissions"]);
+    fs::create_dir(bench.file("d")).unwrap();
+    for index in 0..100 {
+        fs::write(bench.file(&format!("d/{index}")), b"").unwrap();
+    }
+    let list = || fs::read_dir(bench.file("d")).unwrap().count();
+    assert_eq!(list(), 100);
+    let count = |name: &str| stats(&bench)["operations"][name].as_u64().unwrap();
+    let read = count("directories_read");
+    assert!(read > 0);
+    assert_eq!(list(), 100);
+    assert_eq!((count("directories_read"), count("directories_opened")), (read, 0));
+    fs::write(bench.file("d/more"), b"").unwrap();
+    assert_eq!(list(), 101);
+    bench.unmount();
+}
+
+#[test]
 fn the_kernel_reads_ahead_as_far_as_it_is_told() {
     let Some(bench) = Bench::new() else { return };
     for (options, wanted) in [(&[][..], 768), (&["-o", "read_ahead=64"][..], 64)] {

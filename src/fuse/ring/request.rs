@@ -37,7 +37,7 @@ pub(super) enum Operation<'a> {
     Fsync(FsyncIn),
     Opendir,
     Readdir { place: ReadIn, with_attributes: bool },
-    Releasedir { handle: Handle },
+    Releasedir,
     Fsyncdir(FsyncIn),
     Setxattr { name: &'a OsStr, value: &'a [u8], flags: u32 },
     Getxattr { name: &'a OsStr, size: u32 },
@@ -100,7 +100,7 @@ impl<'a> Operation<'a> {
             opcode::READDIRPLUS => {
                 Self::Readdir { place: Wire::read(structure)?, with_attributes: true }
             }
-            opcode::RELEASEDIR => Self::Releasedir { handle: released(structure)? },
+            opcode::RELEASEDIR => Self::Releasedir,
             opcode::FSYNCDIR => Self::Fsyncdir(Wire::read(structure)?),
             opcode::SETXATTR => {
                 let SetxattrIn { size, flags } = Wire::read(structure)?;
@@ -136,7 +136,7 @@ impl<'a> Operation<'a> {
                 | Self::Link { .. }
                 | Self::Open(_)
                 | Self::Create { .. }
-                | Self::Opendir
+                | Self::Readdir { .. }
                 | Self::Setxattr { .. }
                 | Self::Listxattr { .. }
                 | Self::Removexattr { .. }
@@ -168,7 +168,7 @@ impl<'a> Operation<'a> {
             Self::Fsync(_) => "fsync",
             Self::Opendir => "opendir",
             Self::Readdir { .. } => "readdir",
-            Self::Releasedir { .. } => "releasedir",
+            Self::Releasedir => "releasedir",
             Self::Fsyncdir(_) => "fsyncdir",
             Self::Setxattr { .. } => "setxattr",
             Self::Getxattr { .. } => "getxattr",

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::super::convert::{COPY_MAX, directory_flags, file_flags, seek_target};
+use super::super::convert::{COPY_MAX, DIRECTORY, directory_flags, file_flags, seek_target};
 use super::super::guard::guarded;
 use super::abi::{
     CreateIn, FSYNC_DATA_ONLY, InHeader, LseekIn, ReleaseIn, SetattrIn, WRITE_KILL_SET_IDS, Wire,
@@ -144,9 +144,12 @@ impl Service {
             }
             Operation::Statfs => Answer::Statistics(fs.statistics(node)?),
             Operation::Opendir => {
-                let opened = fs.open_directory(caller, node)?;
-                let flags = directory_flags(opened).bits();
-                Answer::Opened { handle: opened.handle, flags }
+                if !fs.is_asked_for_directories() {
+                    // The kernel does not ask again.
+                    return Ok(Answer::Refused(libc::ENOSYS));
+                }
+                fs.open_directory(node)?;
+                Answer::Opened { handle: DIRECTORY, flags: directory_flags().bits() }
             }
             Operation::Setxattr { name, value, flags } => {
                 done(fs.set_xattr(caller, node, name, value, flags.cast_signed()))?
@@ -186,17 +189,17 @@ impl Service {
             }
             Operation::Fsyncdir(ref asked) => {
                 let data_only = asked.flags & FSYNC_DATA_ONLY != 0;
-                done(fs.sync_directory(Handle(asked.handle), data_only))?
+                done(fs.sync_directory(node, data_only))?
             }
             Operation::Readdir { ref place, with_attributes } => {
                 let len = (place.size as usize).min(room.len());
                 let ttl = with_attributes.then_some(fs.options().ttl);
                 let mut listing = Listing { out: &mut room[..len], used: 0, ttl };
                 let offset = place.offset.cast_signed();
-                fs.read_directory(Handle(place.handle), offset, with_attributes, &mut listing)?;
+                fs.read_directory(node, offset, with_attributes, &mut listing)?;
                 Answer::InPlace(listing.used)
             }
-            Operation::Releasedir { handle } => done(fs.release_directory(handle))?,
+            Operation::Releasedir => Answer::Done,
             Operation::Fallocate(ref asked) => {
                 let mode = asked.mode.cast_signed();
                 done(fs.allocate(Handle(asked.handle), asked.offset, asked.len, mode))?

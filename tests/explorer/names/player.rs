@@ -189,9 +189,7 @@ impl Player<'_> {
             Act::SyncB => self.sync("b"),
             Act::SyncDirectory => {
                 let node = self.mounted.node("")?;
-                let handle = self.mounted.fs.open_directory(CALLER, node)?.handle;
-                self.mounted.fs.sync_directory(handle, false)?;
-                self.mounted.fs.release_directory(handle)
+                self.mounted.fs.sync_directory(node, false)
             }
             Act::SyncAll => {
                 self.mounted.fs.sync_all()?;
