@@ -115,6 +115,10 @@ fn prepare_process() -> usize {
         log::debug!("open files: {error}");
         0
     });
+    let at_once = u32::try_from(most_open).unwrap_or(u32::MAX).min(DESCRIPTORS);
+    process::reserve_descriptors(at_once).unwrap_or_else(|error| {
+        log::debug!("room for {at_once} descriptors: {error}");
+    });
     if rustix::process::geteuid().is_root() {
         match process::lock_all_memory() {
             Ok(true) => {}
@@ -216,6 +220,8 @@ fn survive(part: &str, work: impl FnOnce()) {
     }
 }
 
+/// Of directories, idle files and files in use as many as there usually are.
+const DESCRIPTORS: u32 = 4096;
 /// Files that nobody uses take no more than this part of the descriptors.
 const IDLE_SHARE: usize = 8;
 /// What was written and nobody has synced is durable after this time.

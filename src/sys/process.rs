@@ -4,6 +4,8 @@
 use std::io;
 use std::str::SplitAsciiWhitespace;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
@@ -22,6 +24,16 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     Ok(maximum.unwrap_or(u64::MAX))
+}
+
+/// Makes room for so many descriptors, before there are threads. The table of a process that has
+/// some grows only when every CPU has let go of the old one (`synchronize_rcu` in the kernel), and
+/// for that an open waits more than ten milliseconds.
+pub fn reserve_descriptors(count: u32) -> io::Result<()> {
+    let highest = i32::try_from(count.saturating_sub(1)).unwrap_or(i32::MAX);
+    let any = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    fcntl_dupfd_cloexec(&any, highest)?;
+    Ok(())
 }
 
 /// Keeps all memory, present and future, out of swap; false where the process may not.
@@ -97,6 +109,16 @@ mod tests {
     fn the_open_files_limit_reaches_its_maximum() {
         let limit = raise_open_files_limit().unwrap();
         assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), limit);
+    }
+
+    #[test]
+    fn reserved_descriptors_take_no_growing() {
+        let most = raise_open_files_limit().unwrap();
+        let size = || status_field("FDSize").parse::<u64>().unwrap();
+        let wanted = (2 * size()).min(most);
+        reserve_descriptors(u32::try_from(wanted).unwrap()).unwrap();
+        assert!(size() >= wanted, "{} of {wanted}", size());
+        reserve_descriptors(u32::MAX).unwrap_err();
     }
 
     #[test]
