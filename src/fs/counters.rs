@@ -128,7 +128,7 @@ counters! {
     releases,
     /// Files and directories synced.
     syncs,
-    /// Directories opened.
+    /// Directories opened; none where the kernel does not ask for it.
     directories_opened,
     /// Pages of directories read.
     directories_read,

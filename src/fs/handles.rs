@@ -1,4 +1,4 @@
-//! Open handles, under the numbers that the kernel has for them. Numbers are never used again.
+//! Handles of open files, under the numbers that the kernel has for them. Numbers are never used again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use super::locks::{read, write};
 use super::open_table::{InodeUse, OpenInode};
 use super::types::{Handle, NodeId};
 
-/// Handles of one sort.
+/// Handles.
 pub struct HandleTable<T> {
     shards: Box<[RwLock<Shard<T>>]>,
     next: AtomicU64,

@@ -203,8 +203,9 @@ impl FileSystem {
 const LONGEST_GATHERED: Duration = Duration::from_secs(5);
 /// A file stays open no longer than until the next time after this.
 const LONGEST_LINGERING: Duration = Duration::from_secs(1);
-/// Whoever lists a directory comes back at once.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Whoever lists a directory may work on what it finds before it comes back. Opened anew, the
+/// directory may have lost its rights, or count its positions differently.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LEFT_ALLOCATED: usize = 1024;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::error::{At, is_errno};
 use super::nodes::ObjectId;
 use super::paused::Listing;
 use super::{DirectoryEntry, DirectorySink, Entry, FileSystem, FsError, NodeId, is_metadata};
+use crate::keys::Caller;
 use crate::store::tree::{DirEntry, DirFd, FileKind};
 
 impl FileSystem {
@@ -20,11 +21,11 @@ impl FileSystem {
     }
 
     /// Opens a directory for reading. It has no handle: it is read by its node.
-    pub fn open_directory(&self, node: NodeId) -> Result<(), FsError> {
+    pub fn open_directory(&self, caller: Caller, node: NodeId) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.directories_opened);
         let directory = self.directory(node)?;
         let listing = self.begin_listing(node, directory)?;
-        self.paused.pause(node, START, listing);
+        self.paused.pause(node, caller, listing);
         Ok(())
     }
 
@@ -32,14 +33,16 @@ impl FileSystem {
     /// the directory ends. With attributes, each name that the sink takes counts as looked up.
     pub fn read_directory(
         &self,
+        caller: Caller,
         node: NodeId,
         offset: i64,
         with_attributes: bool,
         sink: &mut dyn DirectorySink,
     ) -> Result<(), FsError> {
         self.counters.count(|counts| &counts.directories_read);
+        self.admit_to_list(caller, node)?;
         let directory = self.directory(node)?;
-        let mut listing = match self.paused.resume(node, offset, &directory) {
+        let mut listing = match self.paused.resume(node, caller, &directory) {
             Some(listing) => listing,
             None => self.begin_listing(node, directory)?,
         };
@@ -60,7 +63,7 @@ impl FileSystem {
         }
         // Who has been given the last name comes back to be told so, and then not any more.
         if next != offset {
-            self.paused.pause(node, next, listing);
+            self.paused.pause(node, caller, listing);
         }
         Ok(())
     }
@@ -106,7 +109,8 @@ impl FileSystem {
             let stat = match self.tree.stat(directory, name) {
                 Ok(stat) => stat,
                 Err(error) if has_vanished(&error) => return Ok(None),
-                Err(source) => return Err(FsError::Backing { node: parent, source }),
+                // As with others, the name is there, and who looks it up is told what is wrong.
+                Err(_) => return Ok(Some(entry)),
             };
             self.foresee(directory, name, &stat);
             let Some(node) = self.nodes.enter(&stat, parent, name, seen) else {
@@ -139,8 +143,6 @@ fn kind_bits(kind: FileKind) -> u32 {
     }
 }
 
-const START: i64 = 0;
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -149,6 +151,8 @@ mod tests {
 
     use super::super::tests::{Fixture, ROOT_CALLER, os};
     use super::*;
+
+    const CALLER: Caller = Caller { pid: 77, ..ROOT_CALLER };
 
     /// Takes a number of names, then is full.
     struct Page {
@@ -172,7 +176,7 @@ mod tests {
 
     fn page(fx: &Fixture, node: NodeId, from: i64, room: usize, plus: bool) -> Page {
         let mut page = Page { room, taken: Vec::new() };
-        fx.fs.read_directory(node, from, plus, &mut page).unwrap();
+        fx.fs.read_directory(CALLER, node, from, plus, &mut page).unwrap();
         page
     }
 
@@ -216,7 +220,7 @@ mod tests {
     fn what_is_open_for_one_piece_serves_the_next_and_is_closed_at_the_end() {
         let fx = Fixture::new();
         fx.create(NodeId::ROOT, "file", b"");
-        fx.fs.open_directory(NodeId::ROOT).unwrap();
+        fx.fs.open_directory(CALLER, NodeId::ROOT).unwrap();
         assert_eq!(fx.fs.paused.len(), 1);
         let mut next = 0;
         loop {
@@ -228,11 +232,16 @@ mod tests {
         assert_eq!(fx.fs.paused.len(), 0);
         let again = page(&fx, NodeId::ROOT, 0, 1, false).taken;
         assert_eq!(fx.fs.paused.len(), 1);
-        fx.fs.keep_up(false);
-        assert_eq!(fx.fs.paused.len(), 1, "it comes back at once, and so late it may");
+        fx.fs.paused.close(Duration::from_secs(3600));
+        assert_eq!(fx.fs.paused.len(), 1);
         fx.fs.paused.close(Duration::ZERO);
         assert_eq!(fx.fs.paused.len(), 0);
         assert_eq!(page(&fx, NodeId::ROOT, again[0].2, 99, false).taken.len(), 2, "it goes on");
+    }
+
+    fn paused(fx: &Fixture, node: NodeId, directory: &Arc<DirFd>, caller: Caller) {
+        let listing = fx.fs.begin_listing(node, Arc::clone(directory)).unwrap();
+        fx.fs.paused.pause(node, caller, listing);
     }
 
     #[test]
@@ -242,21 +251,56 @@ mod tests {
             .map(|name| fx.fs.make_directory(ROOT_CALLER, NodeId::ROOT, os(name), 0o755, 0))
             .map(|made| made.unwrap().node);
         let [of_one, of_other] = [one, other].map(|node| fx.fs.directory(node).unwrap());
-        let listing = |directory| fx.fs.begin_listing(one, directory).unwrap();
-        fx.fs.paused.pause(one, 7, listing(Arc::clone(&of_other)));
-        assert!(fx.fs.paused.resume(one, 7, &of_one).is_none());
-        fx.fs.paused.pause(one, 7, listing(Arc::clone(&of_one)));
-        assert!(fx.fs.paused.resume(one, 8, &of_one).is_none());
-        assert!(fx.fs.paused.resume(one, 7, &of_one).is_some());
+        paused(&fx, one, &of_other, CALLER);
+        assert!(fx.fs.paused.resume(one, CALLER, &of_one).is_none());
+        paused(&fx, one, &of_one, CALLER);
+        assert!(fx.fs.paused.resume(one, CALLER, &of_one).is_some());
+        assert!(fx.fs.paused.resume(one, CALLER, &of_one).is_none());
+    }
+
+    #[test]
+    fn what_one_has_open_is_not_what_another_one_reads() {
+        let fx = Fixture::new();
+        let root = fx.fs.directory(NodeId::ROOT).unwrap();
+        let other = Caller { pid: CALLER.pid + 1, ..CALLER };
+        paused(&fx, NodeId::ROOT, &root, CALLER);
+        assert!(fx.fs.paused.resume(NodeId::ROOT, other, &root).is_none());
+        assert!(fx.fs.paused.resume(NodeId::ROOT, CALLER, &root).is_some());
+        let unknown = Caller { pid: 0, ..CALLER };
+        paused(&fx, NodeId::ROOT, &root, unknown);
+        assert_eq!(fx.fs.paused.len(), 0);
+
+        // Made between the openings of two who read the same piece next: both have the first.
+        for index in 0..50 {
+            fx.create(NodeId::ROOT, &index.to_string(), b"");
+        }
+        let read = |caller, from| {
+            let mut page = Page { room: 10, taken: Vec::new() };
+            fx.fs.read_directory(caller, NodeId::ROOT, from, false, &mut page).unwrap();
+            page.taken
+        };
+        let first = read(CALLER, 0);
+        for index in 50..100 {
+            fx.create(NodeId::ROOT, &index.to_string(), b"");
+        }
+        let mut names = BTreeSet::new();
+        let mut from = 0;
+        loop {
+            let taken = read(other, from);
+            let Some(last) = taken.last() else { break };
+            from = last.2;
+            names.extend(taken.into_iter().map(|(name, ..)| name));
+            read(CALLER, first[9].2);
+        }
+        assert_eq!(names.len(), 102);
     }
 
     #[test]
     fn any_number_of_listings_that_do_not_go_on_stays_within_a_bound() {
         let fx = Fixture::new();
         let root = fx.fs.directory(NodeId::ROOT).unwrap();
-        for at in 0..1000 {
-            let listing = fx.fs.begin_listing(NodeId::ROOT, Arc::clone(&root)).unwrap();
-            fx.fs.paused.pause(NodeId(at % 100), at.cast_signed(), listing);
+        for pid in 1..1000 {
+            paused(&fx, NodeId(u64::from(pid % 100)), &root, Caller { pid, ..CALLER });
         }
         assert!((1..=128).contains(&fx.fs.paused.len()), "{}", fx.fs.paused.len());
     }
@@ -268,9 +312,9 @@ mod tests {
             fx.fs.make_directory(ROOT_CALLER, NodeId::ROOT, os("dir"), 0o755, 0).unwrap();
         fx.create(directory.node, "stays", b"12345");
         fx.create(directory.node, "goes", b"");
-        page(&fx, directory.node, 0, 1, true);
+        let mut all = page(&fx, directory.node, 0, 1, true).taken;
         std::fs::remove_file(fx.backing("dir/goes")).unwrap();
-        let all = page(&fx, directory.node, 0, 99, true).taken;
+        all.extend(page(&fx, directory.node, all[0].2, 99, true).taken);
         let root = fx.fs.attributes(NodeId::ROOT, None).unwrap().ino;
         let ino = |wanted: &str| {
             all.iter().find(|(name, ..)| name == wanted).map(|(_, (ino, ..), _)| *ino)

@@ -247,8 +247,8 @@ mod tests {
         assert!(fx.fs.lookup(ROOT_CALLER, directory, os("x")).unwrap_err().is_not_found());
         let made = fx.fs.make_directory(ROOT_CALLER, directory, os("x"), 0o755, 0);
         assert!(made.unwrap_err().is_not_found());
-        fx.fs.open_directory(directory).unwrap();
-        let read = fx.fs.read_directory(directory, 0, false, &mut NoRoom);
+        fx.fs.open_directory(ROOT_CALLER, directory).unwrap();
+        let read = fx.fs.read_directory(ROOT_CALLER, directory, 0, false, &mut NoRoom);
         assert!(read.unwrap_err().is_not_found(), "as getdents(2) answers, and readdir(3) ends");
     }
 

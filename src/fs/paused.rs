@@ -1,6 +1,6 @@
 //! Directories whose listing is to go on. The kernel asks for one piece by piece, and names the
-//! directory and the position each time: what was open for one piece serves the next, if that comes
-//! soon. What does not come back costs nothing but a descriptor for a moment.
+//! directory and the position each time: what a thread has open for one piece serves its next, if
+//! that comes soon. One that does not come back costs two descriptors and a buffer for a while.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use lru::LruCache;
 
 use super::locks::lock;
 use super::types::NodeId;
+use crate::keys::Caller;
 use crate::store::tree::{DirFd, DirStream};
 
 /// A directory that is being listed.
@@ -19,12 +20,14 @@ pub(super) struct Listing {
     pub stream: DirStream,
 }
 
-/// Listings at the position where they were left, a bounded number.
+/// Listings as they were left, one for each thread in a directory, a bounded number.
 pub(super) struct PausedListings {
     shards: Box<[Mutex<Shard>]>,
 }
 
-type Shard = LruCache<(NodeId, i64), Paused>;
+type Shard = LruCache<Reader, Paused>;
+/// A thread in a directory.
+type Reader = (NodeId, u32);
 
 struct Paused {
     listing: Listing,
@@ -38,18 +41,24 @@ impl PausedListings {
         Self { shards }
     }
 
-    /// The listing of this directory that was left at this position. Numbers of nodes are used
-    /// again: another directory's is not given.
-    pub fn resume(&self, node: NodeId, at: i64, directory: &Arc<DirFd>) -> Option<Listing> {
-        let paused = lock(self.shard(node)).pop(&(node, at))?;
+    /// What a thread has left of this directory. Numbers of nodes are used again: another
+    /// directory's is not given.
+    pub fn resume(&self, node: NodeId, caller: Caller, directory: &Arc<DirFd>) -> Option<Listing> {
+        let reader = (node, caller.pid);
+        let paused = lock(self.shard(reader)).pop(&reader)?;
         Some(paused.listing).filter(|listing| Arc::ptr_eq(&listing.directory, directory))
     }
 
-    /// Leaves one, perhaps in place of the one that was left first.
-    pub fn pause(&self, node: NodeId, at: i64, listing: Listing) {
+    /// Leaves one, perhaps in place of the one that was left first. With another thread's a reader
+    /// would miss what was made before it came: who cannot be told from others leaves none.
+    pub fn pause(&self, node: NodeId, caller: Caller, listing: Listing) {
+        if caller.pid == 0 {
+            return;
+        }
+        let reader = (node, caller.pid);
         let paused = Paused { listing, since: Instant::now() };
         // What is replaced is closed after the lock is released.
-        let replaced = lock(self.shard(node)).push((node, at), paused);
+        let replaced = lock(self.shard(reader)).push(reader, paused);
         drop(replaced);
     }
 
@@ -75,8 +84,10 @@ impl PausedListings {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    fn shard(&self, node: NodeId) -> &Mutex<Shard> {
-        let place = node.0 % SHARDS as u64;
+    /// Numbers of directories often have their last bits in common.
+    fn shard(&self, (node, pid): Reader) -> &Mutex<Shard> {
+        let mixed = (node.0 ^ u64::from(pid)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let place = mixed >> (u64::BITS - SHARDS.ilog2());
         &self.shards[usize::try_from(place).expect("less than the number of shards")]
     }
 }

@@ -87,9 +87,26 @@ impl FileSystem {
     /// asks for in passing, in the name of whoever is about: look-ups of names that it knows, the
     /// capability of a file that is written, times.
     pub fn admit(&self, caller: Caller, node: NodeId) -> Result<(), FsError> {
-        if self.options.checked_by_kernel || self.daemon.uid != 0 || caller.uid == 0 {
+        if self.is_admitted(caller) { Ok(()) } else { self.refuse_to_act(caller, node) }
+    }
+
+    /// The same for listing a directory, which may have been opened by somebody else and passed on:
+    /// for a process that is not root's by its other identities either.
+    pub(super) fn admit_to_list(&self, caller: Caller, node: NodeId) -> Result<(), FsError> {
+        if self.is_admitted(caller) {
             return Ok(());
         }
+        let status = Status::of(caller.pid);
+        // Real, effective and saved.
+        let is_of_root = status.field("Uid").take(3).all(|id| id == "0");
+        if is_of_root { self.refuse_to_act(caller, node) } else { Ok(()) }
+    }
+
+    fn is_admitted(&self, caller: Caller) -> bool {
+        self.options.checked_by_kernel || self.daemon.uid != 0 || caller.uid == 0
+    }
+
+    fn refuse_to_act(&self, caller: Caller, node: NodeId) -> Result<(), FsError> {
         let Caller { uid, pid, .. } = caller;
         self.daemon.told.call_once(|| {
             log::warn!(

@@ -188,7 +188,7 @@ mod tests {
 
         let listed = fx.crashed(cut);
         let mut sizes = Sizes(Vec::new());
-        listed.fs.read_directory(NodeId::ROOT, 0, true, &mut sizes).unwrap();
+        listed.fs.read_directory(ROOT_CALLER, NodeId::ROOT, 0, true, &mut sizes).unwrap();
         assert_eq!(sizes.0, [5600]);
         // One that does not open, as its end did not reach the medium.
         let torn = fx.crashed(|there| {

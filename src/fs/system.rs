@@ -73,7 +73,7 @@ mod tests {
         let file = fx.create(NodeId::ROOT, "file", b"first");
         let handle = fx.fs.open(ROOT_CALLER, file, libc::O_RDWR).unwrap().handle;
         fx.fs.write(handle, 5, b" second", false).unwrap();
-        fx.fs.open_directory(NodeId::ROOT).unwrap();
+        fx.fs.open_directory(ROOT_CALLER, NodeId::ROOT).unwrap();
         fx.fs.sync_all().unwrap();
         fx.fs.shut_down();
         assert_eq!((fx.fs.open.len(), fx.fs.files.len(), fx.fs.paused.len()), (0, 0, 0));

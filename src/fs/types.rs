@@ -12,7 +12,7 @@ impl NodeId {
     pub const ROOT: Self = Self(1);
 }
 
-/// An open file or directory.
+/// An open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(pub u64);
 

@@ -23,7 +23,7 @@ impl Classic {
         })
     }
 
-    /// Runs what the kernel asks for on its own behalf, or by handle.
+    /// Runs what the kernel asks for on its own behalf, or what is about something open.
     pub(super) fn serve<T>(
         &self,
         operation: &'static str,

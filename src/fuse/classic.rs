@@ -342,7 +342,9 @@ impl Filesystem for Classic {
             // The kernel does not ask again.
             return reply.error(Errno::ENOSYS);
         }
-        match self.asked("opendir", request, ino, || self.fs.open_directory(node(ino))) {
+        match self
+            .asked("opendir", request, ino, || self.fs.open_directory(caller(request), node(ino)))
+        {
             Ok(()) => reply.opened(FileHandle(DIRECTORY.0), directory_flags()),
             Err(errno) => reply.error(errno),
         }
@@ -356,9 +358,15 @@ impl Filesystem for Classic {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.asked("readdir", request, ino, || {
+        let result = self.serve("readdir", request, || {
             let mut names = Names { reply: &mut reply };
-            self.fs.read_directory(node(ino), offset.cast_signed(), false, &mut names)
+            self.fs.read_directory(
+                caller(request),
+                node(ino),
+                offset.cast_signed(),
+                false,
+                &mut names,
+            )
         });
         match result {
             Ok(()) => reply.ok(),
@@ -374,9 +382,15 @@ impl Filesystem for Classic {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.asked("readdirplus", request, ino, || {
+        let result = self.serve("readdirplus", request, || {
             let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
-            self.fs.read_directory(node(ino), offset.cast_signed(), true, &mut names)
+            self.fs.read_directory(
+                caller(request),
+                node(ino),
+                offset.cast_signed(),
+                true,
+                &mut names,
+            )
         });
         match result {
             Ok(()) => reply.ok(),

@@ -27,7 +27,7 @@ pub(super) fn seek_target(whence: i32) -> Option<SeekTarget> {
     }
 }
 
-/// Which open file or directory a request is about.
+/// Which open file a request is about.
 pub(super) fn handle(fh: FileHandle) -> Handle {
     Handle(fh.0)
 }
@@ -116,7 +116,7 @@ pub(super) fn directory_flags() -> FopenFlags {
     FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
 }
 
-/// The handle of all directories.
+/// The handle of all directories: they go by their nodes.
 pub(super) const DIRECTORY: Handle = Handle(0);
 
 pub(super) fn time_change(time: TimeOrNow) -> TimeChange {

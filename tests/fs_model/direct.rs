@@ -269,13 +269,13 @@ impl Direct {
     /// Page by page, with and without attributes, which must agree.
     fn list(&mut self, path: &Path) -> Answer<Outcome> {
         let node = self.directory(path)?;
-        self.fs().open_directory(node).map_err(errno)?;
+        self.fs().open_directory(CALLER, node).map_err(errno)?;
         let mut listings = Vec::new();
         for with_attributes in [false, true] {
             let (mut names, mut next) = (BTreeMap::new(), 0);
             loop {
                 let mut page = Page { room: 3, next, ..Page::default() };
-                let read = self.fs().read_directory(node, next, with_attributes, &mut page);
+                let read = self.fs().read_directory(CALLER, node, next, with_attributes, &mut page);
                 read.map_err(errno)?;
                 self.looked_up.extend(page.nodes);
                 if page.room == 3 {

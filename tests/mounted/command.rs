@@ -308,7 +308,7 @@ fn a_directory_is_opened_without_a_request_and_listed_again_without_any() {
     bench.mount(&["-o", "default_permissions"]);
     fs::create_dir(bench.file("d")).unwrap();
     for index in 0..100 {
-        fs::write(bench.file(&format!("d/{index}")), b"").unwrap();
+        fs::write(bench.file(format!("d/{index}")), b"").unwrap();
     }
     let list = || fs::read_dir(bench.file("d")).unwrap().count();
     assert_eq!(list(), 100);

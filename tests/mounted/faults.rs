@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::Dir;
 use rustix::io::Errno;
 
 use crate::harness::{
@@ -22,6 +23,7 @@ crate::matrix! { Setup::new().option("ttl=0").mount_only("a plain directory has 
     a_failed_write_reaches_the_caller,
     interrupted_calls_are_made_again,
     a_failed_cut_reaches_the_caller,
+    a_name_is_listed_whose_attributes_cannot_be_had,
 }
 
 /// `strace` on the daemon, until it is dropped.
@@ -205,4 +207,22 @@ fn a_failed_cut_reaches_the_caller(m: &mut Mount) {
     let now = fs::read(m.path("f")).unwrap();
     assert!(now.len() == 50_000 || now.len() == 100_000, "{}", now.len());
     assert_same(&now, &old[..now.len()], "the old content, or the beginning of it");
+}
+
+/// Regression: the listing ended there with the error, and what it had given already was never
+/// forgotten.
+fn a_name_is_listed_whose_attributes_cannot_be_had(m: &mut Mount) {
+    fs::create_dir(m.path("d")).unwrap();
+    for name in ["one", "two"] {
+        fs::write(m.path("d").join(name), b"").unwrap();
+    }
+    m.remount();
+    let directory = File::open(m.path("d")).unwrap();
+    assert_errno(fs::metadata(m.path("d/none")), Errno::NOENT);
+    let Some(injection) = Injection::start(m, "statx", "error=EIO") else { return };
+    let names = Dir::new(directory).unwrap().map(|name| name.unwrap().file_name().to_owned());
+    assert_eq!(names.count(), 4);
+    assert_errno(fs::metadata(m.path("d/one")), Errno::IO);
+    drop(injection);
+    assert_eq!(fs::metadata(m.path("d/one")).unwrap().len(), 0);
 }

@@ -136,7 +136,6 @@ impl<'a> Operation<'a> {
                 | Self::Link { .. }
                 | Self::Open(_)
                 | Self::Create { .. }
-                | Self::Readdir { .. }
                 | Self::Setxattr { .. }
                 | Self::Listxattr { .. }
                 | Self::Removexattr { .. }

@@ -16,6 +16,7 @@ use crate::fs::{
     AttributeChange, Entry, FileSystem, FsError, Handle, NodeId, Opened, TimeChange, Timestamp,
     Wanted,
 };
+use crate::keys::Caller;
 
 /// The file system behind a connection.
 pub(super) struct Service {
@@ -148,7 +149,7 @@ impl Service {
                     // The kernel does not ask again.
                     return Ok(Answer::Refused(libc::ENOSYS));
                 }
-                fs.open_directory(node)?;
+                fs.open_directory(caller, node)?;
                 Answer::Opened { handle: DIRECTORY, flags: directory_flags().bits() }
             }
             Operation::Setxattr { name, value, flags } => {
@@ -157,13 +158,14 @@ impl Service {
             Operation::Getxattr { name, size } => sized(fs.xattr(caller, node, name)?, size),
             Operation::Listxattr { size } => sized(fs.xattr_names(node)?, size),
             Operation::Removexattr { name } => done(fs.remove_xattr(caller, node, name))?,
-            _ => return self.answer_open(node, operation, room),
+            _ => return self.answer_open(caller, node, operation, room),
         })
     }
 
     /// Answers what concerns a file or directory that is open, and what is not served.
     fn answer_open(
         &self,
+        caller: Caller,
         node: NodeId,
         operation: &Operation<'_>,
         room: &mut [u8],
@@ -196,7 +198,7 @@ impl Service {
                 let ttl = with_attributes.then_some(fs.options().ttl);
                 let mut listing = Listing { out: &mut room[..len], used: 0, ttl };
                 let offset = place.offset.cast_signed();
-                fs.read_directory(node, offset, with_attributes, &mut listing)?;
+                fs.read_directory(caller, node, offset, with_attributes, &mut listing)?;
                 Answer::InPlace(listing.used)
             }
             Operation::Releasedir => Answer::Done,

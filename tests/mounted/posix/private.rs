@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_NOW, XattrFlags, accessat,
-    getxattr, mknodat, setxattr, utimensat,
+    Access, AtFlags, CWD, Dir, FileType, Mode, Timespec, Timestamps, UTIME_NOW, XattrFlags,
+    accessat, getxattr, mknodat, setxattr, utimensat,
 };
 use rustix::io::Errno;
 
@@ -220,6 +220,7 @@ fn who_acts_as_another_user_is_refused(m: &mut Mount) {
     fs::create_dir(m.path("d/e")).unwrap();
     set_mode(&m.path("d"), 0o777);
     set_mode(&m.path("d/f"), 0o666);
+    let opened = File::open(m.path("d")).unwrap();
     let passed_on = OpenOptions::new().read(true).append(true).open(m.path("d/f")).unwrap();
     on_own_thread(|| {
         sys::act_on_files_as(ALICE);
@@ -259,6 +260,11 @@ fn who_acts_as_another_user_is_refused(m: &mut Mount) {
         for (call, outcome) in found {
             assert_eq!(outcome, Err(libc::EACCES), "{call}");
         }
+    });
+    // Somebody who could not open it himself, and lists what the kernel has not cached.
+    User::ordinary(ALICE).run(|| {
+        let names = Dir::new(opened).unwrap().map(|name| name.unwrap().file_name().to_owned());
+        assert_eq!(names.count(), 5);
     });
     assert_eq!(fs::read(m.path("d/f")).unwrap(), b"text, more");
     assert_eq!(names(&m.path("d")).unwrap().len(), 3);
