@@ -66,7 +66,7 @@ impl Daemon {
         let (upkeep, stop) = channel();
         let handle = signals.handle();
         let stopper = session.stopper();
-        let (kept, kernel) = (Arc::clone(&fs), session.kernel_cache());
+        let (kept, fetching, kernel) = (Arc::clone(&fs), Arc::clone(&fs), session.kernel_cache());
         let upkeep_of = Upkeep {
             fs: kept,
             volume: Arc::clone(&volume),
@@ -76,6 +76,7 @@ impl Daemon {
         let threads = vec![
             std::thread::spawn(move || unmount_on_signal(signals, &stopper)),
             std::thread::spawn(move || upkeep_of.run(&stop)),
+            std::thread::spawn(move || fetching.fetch_ahead()),
         ];
         Ok(Self { session, fs, volume, tree, signals: handle, upkeep, threads })
     }
@@ -86,6 +87,7 @@ impl Daemon {
         log::info!("volume {} is mounted on {}", volume.id(), session.mount_point().display());
         let served = session.wait();
         drop(upkeep);
+        fs.end_fetching();
         signals.close();
         for thread in threads {
             if thread.join().is_err() {

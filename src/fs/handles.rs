@@ -1,4 +1,5 @@
-//! Handles of open files, under the numbers that the kernel has for them. Numbers are never used again.
+//! Handles of open files, under the numbers that the kernel has for them. Numbers are never used
+//! again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,6 +15,7 @@ mod description;
 mod directories;
 mod directory_keys;
 mod error;
+mod fetching;
 mod file_io;
 mod handles;
 mod keep_up;
@@ -35,6 +36,7 @@ mod renames;
 mod resized;
 mod rewrap;
 mod space;
+mod sweep;
 mod system;
 mod types;
 mod waits;
@@ -52,6 +54,7 @@ use self::capabilities::Capabilities;
 use self::counters::Counters;
 use self::directories::DirectoryCache;
 use self::error::{At, refused};
+use self::fetching::Fetching;
 use self::handles::{FileHandle, HandleTable};
 use self::keep_up::ClosedUnsynced;
 use self::lingering::Lingering;
@@ -86,6 +89,7 @@ pub struct FileSystem {
     open: Arc<OpenTable>,
     files: HandleTable<FileHandle>,
     paused: PausedListings,
+    fetching: Fetching,
     counters: Counters,
     closed_unsynced: ClosedUnsynced,
     lingering: Lingering,
@@ -113,6 +117,7 @@ impl FileSystem {
             open: Arc::new(OpenTable::new(options.idle_files)),
             files: HandleTable::new(),
             paused: PausedListings::new(),
+            fetching: Fetching::default(),
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             lingering: Lingering::default(),

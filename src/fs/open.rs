@@ -168,6 +168,9 @@ impl FileSystem {
         let wrap = |source| self.volume_error(node, source);
         if !inode.is_ready() {
             let (disk, stat, writable) = self.open_backing(node, object, purpose)?;
+            if purpose == Purpose::Read {
+                self.note_opening(node, &disk, &stat);
+            }
             let disk = Arc::new(disk);
             let backing = Arc::clone(&disk) as Arc<_>;
             let file = self.volume.open_file_of_size(backing, stat.size, writable, &access);

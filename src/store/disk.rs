@@ -1,7 +1,7 @@
 //! A backing file on disk: positional I/O over one descriptor. Refuses nothing that the
 //! kernel accepts; the descriptor must not be `O_APPEND`, for which Linux ignores offsets.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +10,7 @@ use rustix::fs::{
     Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fcntl_setfl, fdatasync, fstat,
     fsync, ftruncate, seek,
 };
-use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, pwritev, retry_on_intr};
 
 use super::observer::{Event, FileEvent, tell};
 use super::stream::Stream;
@@ -44,6 +44,19 @@ impl DiskFile {
         for start in range.step_by(HINT_BYTES.get() as usize) {
             let _ = fadvise(&self.fd, start, Some(HINT_BYTES), Advice::WillNeed);
         }
+    }
+
+    /// Whether the start of the file can be read without waiting for the disk; true as well where
+    /// the file system below does not tell.
+    pub fn is_at_hand(&self) -> bool {
+        let mut byte = [0];
+        let bufs = &mut [IoSliceMut::new(&mut byte)];
+        preadv2(&self.fd, bufs, 0, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
+    }
+
+    /// Has the kernel read all of a file of this size, or the start of a long one.
+    pub fn fetch_start(&self, size: u64) {
+        self.fetch(0..size.min(HINT_BYTES.get()));
     }
 
     /// Overwrites what lies within the file with zeros: a hole for file systems without.
