@@ -219,10 +219,11 @@ impl<'a> Follower<'a> {
         } else if !goes_on && is_guess {
             self.habit = None;
         }
-        match goes_on {
-            true => Seen::Sweep { sweep, is_guess },
-            false => Seen::One { ino, unrelated: 1 },
+        if goes_on {
+            return Seen::Sweep { sweep, is_guess };
         }
+        let unrelated = if sweep.was_right() { 1 } else { MOST_UNRELATED };
+        Seen::One { ino, unrelated }
     }
 
     fn forget(&mut self) {
