@@ -1,7 +1,7 @@
 //! Where a workload runs, and the clock that it runs by.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -70,6 +70,17 @@ impl<'a> Place<'a> {
         self.system.remount();
     }
 
+    /// The same, and has the kernel let go of all that it has read of the disk. False where there
+    /// is none.
+    pub fn forget_disk(&self) -> bool {
+        let kind = rustix::fs::statfs(self.kit).expect("the scratch directory is there").f_type;
+        let is_on_disk = kind != TMPFS_MAGIC;
+        if is_on_disk {
+            self.system.remount_after(drop_pages_below);
+        }
+        is_on_disk
+    }
+
     /// Does the work by the clock, as part of this row.
     pub fn timed(&self, row: &'static str, work: impl FnOnce() -> Amount) {
         self.timed_by_program(row, || {
@@ -132,3 +143,17 @@ pub fn drop_pages(file: &File) {
     file.sync_all().expect("the mount can sync");
     fadvise(file, 0, None, Advice::DontNeed).expect("advice is taken");
 }
+
+fn drop_pages_below(directory: &Path) {
+    for entry in fs::read_dir(directory).expect("what lies below can be listed").flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => drop_pages_below(&path),
+            Ok(kind) if kind.is_file() => drop_pages(&File::open(&path).expect("it is there")),
+            _ => {}
+        }
+    }
+}
+
+/// `TMPFS_MAGIC` of statfs(2).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;

@@ -51,8 +51,13 @@ impl Report {
     pub fn add(&mut self, backing: &str, workload: &'static Workload, place: &Place) {
         let measured = place.take_measured();
         for row in workload.rows {
+            let pieces: Vec<_> = measured.iter().filter(|piece| piece.row == row.name).collect();
+            if pieces.is_empty() {
+                // It tells nothing on this backing store.
+                continue;
+            }
             let mut round = Total::default();
-            for piece in measured.iter().filter(|piece| piece.row == row.name) {
+            for piece in pieces {
                 round += Total::of(piece.seconds, piece.amount, piece.spent);
             }
             let cell = self.cell(backing, row, place.system().name());

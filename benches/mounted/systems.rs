@@ -165,11 +165,18 @@ impl System {
 
     /// Unmounts and mounts again.
     pub fn remount(&self) {
-        if self.family != Family::Native {
-            self.peak_kib();
-            self.unmount().expect("nothing uses the mount");
-            self.mount().expect("it was mounted before");
+        self.remount_after(|_| {});
+    }
+
+    /// Does something in between with the directory that everything lies in.
+    pub fn remount_after(&self, work: impl FnOnce(&Path)) {
+        if self.family == Family::Native {
+            return work(&self.directory);
         }
+        self.peak_kib();
+        self.unmount().expect("nothing uses the mount");
+        work(&self.backing());
+        self.mount().expect("it was mounted before");
     }
 
     fn make(&self) -> Result<(), String> {
