@@ -76,7 +76,7 @@ impl Daemon {
         let threads = vec![
             std::thread::spawn(move || unmount_on_signal(signals, &stopper)),
             std::thread::spawn(move || upkeep_of.run(&stop)),
-            std::thread::spawn(move || fetching.fetch_ahead()),
+            std::thread::spawn(move || survive("fetching ahead", || fetching.fetch_ahead())),
         ];
         Ok(Self { session, fs, volume, tree, signals: handle, upkeep, threads })
     }
@@ -218,7 +218,7 @@ impl Upkeep {
 /// is written must be committed in any case.
 fn survive(part: &str, work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        log::error!("{part} failed by an internal error; it is tried again");
+        log::error!("{part} failed by an internal error; the rest goes on");
     }
 }
 

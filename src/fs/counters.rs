@@ -22,6 +22,8 @@ pub struct Stats {
     pub handles: u64,
     /// Flushes of files, directories and the file system below, since the mount.
     pub backing_flushes: u64,
+    /// Files that were fetched from the disk before anybody opened them, since the mount.
+    pub files_fetched_ahead: u64,
     /// The cache of unwrapped DEKs.
     pub dek_cache: DekCacheStats,
     /// Calls since the mount.
@@ -58,6 +60,7 @@ impl FileSystem {
             open_files: self.open.len() as u64,
             handles: self.files.len() as u64,
             backing_flushes: flushes::asked_for(),
+            files_fetched_ahead: self.files_fetched(),
             dek_cache: DekCacheStats {
                 capacity: cache.capacity,
                 ttl_s: cache.ttl_s,

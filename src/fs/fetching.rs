@@ -1,12 +1,13 @@
 //! Files that will soon be opened are fetched from the disk meanwhile. Who reads a tree of small
 //! files waits for the disk at each of them, as Linux reads ahead within a file and not from one to
 //! the next. Nothing but the cache of the kernel is changed, and no key is used: what is fetched is
-//! ciphertext.
+//! ciphertext. Where the file system below does not tell whether it would wait (overlayfs, network
+//! file systems), or keeps all in memory, nothing is fetched.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -16,17 +17,19 @@ use super::{FileSystem, NodeId};
 use crate::store::disk::DiskFile;
 use crate::store::tree::{DirFd, FileKind, OpenFlags, Stat};
 
-/// What the thread that fetches is told.
+/// What the thread that fetches is told, and tells.
 #[derive(Default)]
 pub(super) struct Fetching {
     openings: Mutex<Vec<Opening>>,
     called: Condvar,
-    /// Somebody goes through a directory: what does not wait is to be told of as well.
+    /// Somebody goes through a directory: what does not wait is to be told of as well. Changed
+    /// under the lock.
     follows: AtomicBool,
     ends: AtomicBool,
+    fetched: AtomicU64,
 }
 
-/// A file was opened.
+/// A file is opened.
 struct Opening {
     parent: NodeId,
     directory: Arc<DirFd>,
@@ -34,32 +37,60 @@ struct Opening {
     waits: bool,
 }
 
-/// What is known of a directory of which files were opened.
-enum Seen {
-    /// One of them, which had to wait for the disk, after so many that had nothing to do with it.
-    One { ino: u64, unrelated: u32 },
-    /// Somebody who goes through it; whether that was taken for granted after the first file.
-    Sweep { sweep: Sweep, is_guess: bool },
+/// What was seen in a directory, and when the last of it.
+struct Seen {
+    what: What,
+    at: Instant,
 }
 
-type Fetch<'a> = dyn FnMut(&DirFd, &Listed) + 'a;
+enum What {
+    /// A file that had to wait for the disk.
+    File(u64),
+    /// Somebody who goes through it.
+    Sweep {
+        sweep: Sweep,
+        /// That was taken for granted after the first file.
+        is_guess: bool,
+        /// So many files in a row were in the cache already.
+        in_vain: u32,
+    },
+}
+
+/// How often a directory was listed for nothing, and when.
+struct Listings {
+    in_vain: u32,
+    last: Instant,
+}
+
+/// Has a file fetched; false if it was in the cache already.
+type Fetch<'a> = dyn FnMut(&DirFd, &Listed) -> bool + 'a;
 
 /// Sees who goes through which directories.
 struct Follower<'a> {
     fs: &'a FileSystem,
     fetch: Box<Fetch<'a>>,
     directories: LruCache<NodeId, Seen>,
+    listings: LruCache<NodeId, Listings>,
     /// How the last one did it: the next directory is likely to be gone through as well.
     habit: Option<Manner>,
 }
 
 impl Fetching {
     fn tell(&self, opening: Opening) {
-        let mut openings = lock(&self.openings);
-        let is_urgent = opening.waits;
-        if openings.len() < MOST_WAITING {
-            openings.push(opening);
+        let mut openings = match opening.waits {
+            true => lock(&self.openings),
+            // Not worth waiting for.
+            false => match self.openings.try_lock() {
+                Ok(openings) => openings,
+                Err(_) => return,
+            },
+        };
+        let is_of_use = opening.waits || self.follows.load(Ordering::Relaxed);
+        if !is_of_use || self.ends.load(Ordering::Relaxed) || openings.len() >= MOST_WAITING {
+            return;
         }
+        let is_urgent = opening.waits;
+        openings.push(opening);
         // To wake a thread for each of them would cost more than it saves.
         if is_urgent || openings.len() >= TOLD_TOGETHER {
             drop(openings);
@@ -70,8 +101,7 @@ impl Fetching {
     /// What there is to hear; nothing if nothing comes `within` that time.
     fn hear(&self, within: Option<Duration>) -> Vec<Opening> {
         let openings = lock(&self.openings);
-        let is_quiet =
-            |openings: &mut Vec<Opening>| openings.is_empty() && !self.ends.load(Ordering::Acquire);
+        let is_quiet = |openings: &mut Vec<Opening>| openings.is_empty() && !self.is_over();
         let mut openings = match within {
             Some(within) => match self.called.wait_timeout_while(openings, within, is_quiet) {
                 Ok((openings, _)) => openings,
@@ -83,63 +113,100 @@ impl Fetching {
         };
         std::mem::take(&mut *openings)
     }
+
+    /// Notes whether somebody is followed. If not, what does not wait is of no use any more.
+    fn set_follows(&self, follows: bool) {
+        if self.follows.load(Ordering::Relaxed) != follows {
+            let mut openings = lock(&self.openings);
+            self.follows.store(follows, Ordering::Relaxed);
+            openings.retain(|opening| follows || opening.waits);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        let mut openings: MutexGuard<'_, _> = lock(&self.openings);
+        self.ends.store(true, Ordering::Relaxed);
+        openings.clear();
+        drop(openings);
+        self.called.notify_all();
+    }
+}
+
+/// Tells nobody any more who would not be heard.
+struct Ending<'a>(&'a Fetching);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl FileSystem {
     /// A file is about to be opened for reading. If that waits for the disk, all of a small one is
-    /// fetched at once, and so are, meanwhile, those that are likely to be opened next.
-    pub(super) fn note_opening(&self, node: NodeId, disk: &DiskFile, stat: &Stat) {
+    /// fetched at once, and meanwhile those that are likely to be opened next.
+    pub(super) fn fetch_at_once(&self, node: NodeId, disk: &DiskFile, stat: &Stat) {
         let waits = stat.size > 0 && !disk.is_at_hand();
         if waits {
-            disk.fetch_start(stat.size);
-        }
-        if !waits && !self.fetching.follows.load(Ordering::Relaxed) {
+            disk.fetch_if_small(stat.size);
+        } else if !self.fetching.follows.load(Ordering::Relaxed) {
             return;
         }
         let name = self.nodes.place(node).and_then(|place| place.names.into_iter().next());
         let found = name.and_then(|name| Some((name.parent, self.directories.find(name.parent)?)));
         if let Some((parent, directory)) = found {
-            let opening = Opening { parent, directory, ino: stat.ino, waits };
-            self.fetching.tell(opening);
+            self.fetching.tell(Opening { parent, directory, ino: stat.ino, waits });
         }
     }
 
     /// Fetches what is likely to be opened next, until [`Self::end_fetching`].
     pub fn fetch_ahead(&self) {
+        let fetching = &self.fetching;
+        let _ending = Ending(fetching);
         let fetch = |directory: &DirFd, file: &Listed| self.fetch_file(directory, file);
         let mut follower = Follower::new(self, fetch);
-        while !self.fetching.ends.load(Ordering::Acquire) {
+        while !fetching.is_over() {
             let is_idle = follower.directories.is_empty();
-            let openings = self.fetching.hear((!is_idle).then_some(LONGEST_PAUSE));
-            if openings.is_empty() {
-                follower.forget();
+            for opening in fetching.hear((!is_idle).then_some(LONGEST_PAUSE)) {
+                follower.follow(&opening);
             }
-            for opening in &openings {
-                follower.follow(opening);
-            }
+            follower.forget(LONGEST_PAUSE);
         }
     }
 
     /// Ends [`Self::fetch_ahead`].
     pub fn end_fetching(&self) {
-        let openings = lock(&self.fetching.openings);
-        self.fetching.ends.store(true, Ordering::Release);
-        drop(openings);
-        self.fetching.called.notify_all();
+        self.fetching.end();
     }
 
-    fn fetch_file(&self, directory: &DirFd, file: &Listed) {
+    /// How many files were fetched before anybody opened them.
+    pub(super) fn files_fetched(&self) -> u64 {
+        self.fetching.fetched.load(Ordering::Relaxed)
+    }
+
+    fn fetch_file(&self, directory: &DirFd, file: &Listed) -> bool {
         let opened = self.tree.open_file_with_stat(directory, &file.name, OpenFlags::READ);
-        if let Ok((fd, stat)) = opened {
-            DiskFile::from(fd).fetch_start(stat.size);
+        let Ok((fd, stat)) = opened else { return false };
+        let disk = DiskFile::from(fd);
+        // In this order, as asking has the kernel read a part of it by itself.
+        disk.fetch_if_small(stat.size);
+        let was_fetched = stat.size > 0 && !disk.is_at_hand();
+        if was_fetched {
+            self.fetching.fetched.fetch_add(1, Ordering::Relaxed);
         }
+        was_fetched
     }
 
+    /// The files of a directory, which nobody is to notice; none where that cannot be.
     fn regular_files(&self, directory: &DirFd) -> Vec<Listed> {
         let mut files = Vec::new();
-        let Ok(mut stream) = self.tree.read_dir(directory) else { return files };
+        let Ok(mut stream) = self.tree.read_dir_unnoticed(directory) else { return files };
         while let Ok(Some(entry)) = stream.next_entry()
             && files.len() < MOST_FILES
+            && !self.fetching.is_over()
         {
             if entry.kind == FileKind::Regular {
                 files.push(Listed { ino: entry.ino, name: entry.name.to_owned() });
@@ -150,91 +217,127 @@ impl FileSystem {
 }
 
 impl<'a> Follower<'a> {
-    fn new(fs: &'a FileSystem, fetch: impl FnMut(&DirFd, &Listed) + 'a) -> Self {
-        let most = NonZeroUsize::new(MOST_DIRECTORIES).expect("not zero");
-        Self { fs, fetch: Box::new(fetch), directories: LruCache::new(most), habit: None }
+    fn new(fs: &'a FileSystem, fetch: impl FnMut(&DirFd, &Listed) -> bool + 'a) -> Self {
+        let bounded = |most| NonZeroUsize::new(most).expect("not zero");
+        Self {
+            fs,
+            fetch: Box::new(fetch),
+            directories: LruCache::new(bounded(MOST_DIRECTORIES)),
+            listings: LruCache::new(bounded(MOST_LISTINGS)),
+            habit: None,
+        }
     }
 
     fn follow(&mut self, opening: &Opening) {
-        let Opening { parent, directory, ino, waits } = opening;
-        let seen = match self.directories.pop(parent) {
-            Some(Seen::Sweep { sweep, is_guess }) => Some(self.go_on(sweep, is_guess, *ino)),
-            Some(Seen::One { ino: first, unrelated }) if *waits && first != *ino => {
-                Some(self.compare(directory, first, *ino, unrelated))
+        if self.fs.fetching.is_over() {
+            return;
+        }
+        let seen = self.directories.pop(&opening.parent).map(|seen| seen.what);
+        let what = match seen {
+            Some(What::Sweep { sweep, is_guess, in_vain }) => {
+                self.go_on(opening, sweep, is_guess, in_vain)
             }
-            None if *waits => Some(self.begin(directory, *ino)),
-            other => other,
+            Some(What::File(first)) if opening.waits && first != opening.ino => {
+                self.compare(opening, first)
+            }
+            None if opening.waits => self.begin(opening),
+            None => return,
+            Some(other) => other,
         };
-        if let Some(mut seen) = seen {
-            let is_over = match &mut seen {
-                Seen::Sweep { sweep, .. } => {
-                    for file in sweep.next() {
-                        (self.fetch)(directory, file);
-                    }
-                    sweep.is_over()
-                }
-                Seen::One { .. } => false,
-            };
-            if !is_over {
-                self.directories.put(*parent, seen);
-            }
+        if let Some(what) = self.fetch_next(opening, what) {
+            self.directories.put(opening.parent, Seen { what, at: Instant::now() });
         }
         self.tell();
     }
 
+    /// Fetches what comes next. Nothing is left when that was the end.
+    fn fetch_next(&mut self, opening: &Opening, mut what: What) -> Option<What> {
+        let What::Sweep { sweep, in_vain, .. } = &mut what else { return Some(what) };
+        for file in sweep.next() {
+            if *in_vain >= MOST_IN_VAIN || self.fs.fetching.is_over() {
+                return None;
+            }
+            let was_fetched = (self.fetch)(&opening.directory, file);
+            *in_vain = if was_fetched { 0 } else { *in_vain + 1 };
+        }
+        (!sweep.is_over()).then_some(what)
+    }
+
     /// The first file of a directory.
-    fn begin(&mut self, directory: &DirFd, ino: u64) -> Seen {
-        let is_wrong = |seen: &Seen| match seen {
-            Seen::Sweep { sweep, is_guess } => *is_guess && !sweep.was_right(),
-            Seen::One { .. } => false,
+    fn begin(&mut self, opening: &Opening) -> What {
+        let is_wrong = |seen: &Seen| match &seen.what {
+            What::Sweep { sweep, is_guess, .. } => *is_guess && !sweep.was_right(),
+            What::File(_) => false,
         };
         if self.directories.iter().any(|(_, seen)| is_wrong(seen)) {
             self.habit = None;
         }
-        let sweep =
-            self.habit.and_then(|manner| Sweep::new(self.fs.regular_files(directory), manner, ino));
+        let sweep = self.habit.and_then(|manner| {
+            let files = self.list(opening)?;
+            Sweep::new(files, manner, opening.ino)
+        });
         match sweep {
-            Some(sweep) => Seen::Sweep { sweep, is_guess: true },
-            None => Seen::One { ino, unrelated: 0 },
+            Some(sweep) => What::Sweep { sweep, is_guess: true, in_vain: 0 },
+            None => What::File(opening.ino),
         }
     }
 
     /// A second file of a directory, or one after some that had nothing to do with each other.
-    fn compare(&self, directory: &DirFd, first: u64, second: u64, unrelated: u32) -> Seen {
-        if unrelated >= MOST_UNRELATED {
-            return Seen::One { ino: second, unrelated };
-        }
-        let files = self.fs.regular_files(directory);
-        let manner = Manner::of(&files, first, second);
-        match manner.and_then(|manner| Sweep::new(files, manner, second)) {
-            Some(sweep) => Seen::Sweep { sweep, is_guess: false },
-            None => Seen::One { ino: second, unrelated: unrelated + 1 },
+    fn compare(&mut self, opening: &Opening, first: u64) -> What {
+        let sweep = self.list(opening).and_then(|files| {
+            let manner = Manner::of(&files, first, opening.ino)?;
+            Sweep::new(files, manner, opening.ino)
+        });
+        match sweep {
+            Some(sweep) => What::Sweep { sweep, is_guess: false, in_vain: 0 },
+            None => What::File(opening.ino),
         }
     }
 
-    fn go_on(&mut self, mut sweep: Sweep, is_guess: bool, ino: u64) -> Seen {
-        let goes_on = sweep.goes_on(ino);
+    fn go_on(&mut self, opening: &Opening, mut sweep: Sweep, is_guess: bool, in_vain: u32) -> What {
+        let goes_on = sweep.goes_on(opening.ino);
         if sweep.was_right() {
             self.habit = Some(sweep.manner());
+            self.listings.pop(&opening.parent);
         } else if !goes_on && is_guess {
             self.habit = None;
         }
-        if goes_on {
-            return Seen::Sweep { sweep, is_guess };
+        match goes_on {
+            true => What::Sweep { sweep, is_guess, in_vain },
+            false => What::File(opening.ino),
         }
-        let unrelated = if sweep.was_right() { 1 } else { MOST_UNRELATED };
-        Seen::One { ino, unrelated }
     }
 
-    fn forget(&mut self) {
-        self.directories.clear();
-        self.habit = None;
+    /// The files of the directory, unless it was listed for nothing too often.
+    fn list(&mut self, opening: &Opening) -> Option<Vec<Listed>> {
+        let now = Instant::now();
+        let none = || Listings { in_vain: 0, last: now };
+        let listings = self.listings.get_or_insert_mut(opening.parent, none);
+        let may_be = listings.in_vain < MOST_LISTED_IN_VAIN
+            || now.duration_since(listings.last) >= LISTED_AGAIN_AFTER;
+        if !may_be {
+            return None;
+        }
+        listings.in_vain += 1;
+        listings.last = now;
+        Some(self.fs.regular_files(&opening.directory))
+    }
+
+    /// Forgets those whom nothing was heard of for so long.
+    fn forget(&mut self, age: Duration) {
+        let is_due = |seen: &Seen| seen.at.elapsed() >= age;
+        while self.directories.peek_lru().is_some_and(|(_, seen)| is_due(seen)) {
+            self.directories.pop_lru();
+        }
+        if self.directories.is_empty() {
+            self.habit = None;
+        }
         self.tell();
     }
 
     fn tell(&self) {
-        let follows = |(_, seen): (_, &Seen)| matches!(seen, Seen::Sweep { .. });
-        self.fs.fetching.follows.store(self.directories.iter().any(follows), Ordering::Relaxed);
+        let is_sweep = |seen: &Seen| matches!(seen.what, What::Sweep { .. });
+        self.fs.fetching.set_follows(self.directories.iter().any(|(_, seen)| is_sweep(seen)));
     }
 }
 
@@ -244,8 +347,13 @@ const TOLD_TOGETHER: usize = 4;
 const MOST_DIRECTORIES: usize = 8;
 /// Of a larger directory the first.
 const MOST_FILES: usize = 10_000;
-/// A directory is listed no more often to see in which order its files are opened.
-const MOST_UNRELATED: u32 = 3;
+/// After so many files in a row that were in the cache the rest is thought to be there as well.
+const MOST_IN_VAIN: u32 = 8;
+/// A directory is listed no more often, for some time, if none of its files is met.
+const MOST_LISTED_IN_VAIN: u32 = 3;
+const LISTED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Of so many directories this is known.
+const MOST_LISTINGS: usize = 1024;
 /// Who opens nothing for so long is not expected back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -253,7 +361,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 mod tests {
     use std::cell::RefCell;
     use std::collections::HashMap;
-    use std::ffi::OsStr;
     use std::process::Command;
     use std::time::Instant;
 
@@ -283,6 +390,7 @@ mod tests {
         fn new(fx: &'a Fixture, fetched: &'a RefCell<Vec<String>>) -> Self {
             let note = |_: &DirFd, file: &Listed| {
                 fetched.borrow_mut().push(file.name.to_str().unwrap().to_owned());
+                true
             };
             let follower = Follower::new(&fx.fs, note);
             Self { fx, follower, fetched, numbers: HashMap::new() }
@@ -319,11 +427,9 @@ mod tests {
         let [one, other, third] = ["one", "other", "third"].map(|name| directory(&fx, name, 20));
         let mut watched = Watched::new(&fx, &fetched);
         assert!(watched.open(one, 3, true).is_empty() && !watched.follows());
-        let listed_by = watched.open(one, 4, true);
-        // A file system may list names in their order, or from behind.
-        assert_eq!(listed_by, names(5..9));
+        let mut all = watched.open(one, 4, true);
+        assert_eq!(all, names(5..9));
         assert!(watched.follows());
-        let mut all = listed_by;
         for index in 5..20 {
             all.extend(watched.open(one, index, false));
         }
@@ -331,8 +437,8 @@ mod tests {
         assert!(!watched.follows(), "it is over");
 
         assert_eq!(watched.open(other, 0, true), names(1..5));
-        assert_eq!(watched.open(other, 13, true), names(14..18));
-        watched.follower.forget();
+        assert_eq!(watched.open(other, 13, true), names(14..20));
+        watched.follower.forget(Duration::ZERO);
         assert!(watched.open(third, 0, true).is_empty());
     }
 
@@ -373,17 +479,75 @@ mod tests {
             assert!(watched.open(parent, index, true).is_empty(), "{index}");
             last = next.ino;
         }
-        let seen = watched.follower.directories.peek(&parent);
-        assert!(matches!(seen, Some(Seen::One { unrelated: MOST_UNRELATED, .. })));
+        let listings = watched.follower.listings.peek(&parent).unwrap();
+        assert_eq!(listings.in_vain, MOST_LISTED_IN_VAIN);
         // From now on not even neighbours have it listed.
         assert!((0..60).all(|index| watched.open(parent, index, true).is_empty()));
     }
 
-    fn is_at_hand(fx: &Fixture, name: &str) -> Option<bool> {
+    #[test]
+    fn what_is_in_the_cache_ends_it() {
+        let fx = Fixture::new();
+        let parent = directory(&fx, "d", 60);
+        let directory = fx.fs.directory(parent).unwrap();
+        let asked = RefCell::new(0_u32);
+        let mut follower = Follower::new(&fx.fs, |_: &DirFd, _: &Listed| {
+            *asked.borrow_mut() += 1;
+            false
+        });
+        let files = fx.fs.regular_files(&directory);
+        let mut inos: Vec<_> = files.iter().map(|file| file.ino).collect();
+        inos.sort_unstable();
+        for (index, ino) in inos.into_iter().enumerate() {
+            let (directory, waits) = (Arc::clone(&directory), index < 2);
+            follower.follow(&Opening { parent, directory, ino, waits });
+        }
+        assert_eq!(*asked.borrow(), MOST_IN_VAIN);
+        assert!(!fx.fs.fetching.follows.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_is_told_is_bounded_and_nobody_is_told_after_the_end() {
+        let fx = Fixture::new();
+        let parent = directory(&fx, "d", 1);
+        let directory = fx.fs.directory(parent).unwrap();
+        let tell = |waits| {
+            let directory = Arc::clone(&directory);
+            fx.fs.fetching.tell(Opening { parent, directory, ino: 1, waits });
+            lock(&fx.fs.fetching.openings).len()
+        };
+        assert_eq!(tell(false), 0, "nobody is followed");
+        fx.fs.fetching.set_follows(true);
+        assert_eq!((tell(false), tell(true)), (1, 2));
+        fx.fs.fetching.set_follows(false);
+        assert_eq!(lock(&fx.fs.fetching.openings).len(), 1);
+        assert_eq!((0..1000).map(|_| tell(true)).max(), Some(MOST_WAITING));
+        fx.fs.end_fetching();
+        assert_eq!(tell(true), 0);
+        fx.fs.fetch_ahead();
+    }
+
+    fn is_in_cache(fx: &Fixture, name: &str) -> Option<bool> {
         let mut fincore = Command::new("fincore");
         let said = fincore.args(["-b", "-n", "-o", "RES"]).arg(fx.backing("d").join(name)).output();
         let said = said.inspect_err(|error| println!("skipped: fincore: {error}")).ok()?;
         Some(String::from_utf8(said.stdout).unwrap().trim() != "0")
+    }
+
+    /// Has the kernel let go of a file; whether it did, and tells that it would wait for it.
+    fn is_let_go(fx: &Fixture, name: &str) -> bool {
+        let file = std::fs::File::open(fx.backing("d").join(name)).unwrap();
+        let let_go = || fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        file.sync_all().unwrap();
+        let_go();
+        let disk = DiskFile::from(std::os::fd::OwnedFd::from(file.try_clone().unwrap()));
+        let would_wait = !disk.is_at_hand();
+        // Asking has some of it read.
+        let give_up = Instant::now() + Duration::from_secs(1);
+        while is_in_cache(fx, name) == Some(true) && Instant::now() < give_up {
+            let_go();
+        }
+        would_wait && is_in_cache(fx, name) == Some(false)
     }
 
     #[test]
@@ -391,27 +555,24 @@ mod tests {
         let mut fx = Fixture::new();
         directory(&fx, "d", 40);
         fx.remount();
-        for name in names(0..40) {
-            let file = std::fs::File::open(fx.backing("d").join(name)).unwrap();
-            file.sync_all().unwrap();
-            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        if is_in_cache(&fx, "00").is_none() {
+            return;
         }
-        let Some(kept) = is_at_hand(&fx, "39") else { return };
-        if kept {
-            return println!("skipped: the kernel keeps what it is told to let go of");
+        if !names(0..40).iter().all(|name| is_let_go(&fx, name)) {
+            return println!("skipped: what lies below does not tell that it would wait");
         }
         let parent = fx.lookup(NodeId::ROOT, "d");
         std::thread::scope(|scope| {
+            let _ending = Ending(&fx.fs.fetching);
             scope.spawn(|| fx.fs.fetch_ahead());
-            for name in names(0..40) {
+            for (index, name) in names(0..40).into_iter().enumerate() {
                 let give_up = Instant::now() + Duration::from_secs(10);
-                let is_next = OsStr::new(&name) >= OsStr::new("02");
-                while is_next && is_at_hand(&fx, &name) == Some(false) {
+                while index >= 2 && is_in_cache(&fx, &name) == Some(false) {
                     assert!(Instant::now() < give_up, "{name} is not fetched");
                 }
                 assert_eq!(fx.content(fx.lookup(parent, &name)), [7; 9000]);
             }
-            fx.fs.end_fetching();
         });
+        assert!(fx.fs.files_fetched() > 30, "{}", fx.fs.files_fetched());
     }
 }

@@ -2,8 +2,8 @@
 //! transport: plain functions over plain types, replies written into buffers of the caller.
 //!
 //! Who may do what with an object is decided by the kernel from its attributes, or in a private
-//! mount by `permissions` and by what lies below. There is no global lock; what is locked is a
-//! shard of a table, for as long as a map takes, or one open file.
+//! mount by `permissions` and by what lies below. There is no global lock that anybody waits for;
+//! what is locked is a shard of a table, for as long as a map takes, or one open file.
 
 mod attributes;
 mod capabilities;

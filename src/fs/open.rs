@@ -169,7 +169,7 @@ impl FileSystem {
         if !inode.is_ready() {
             let (disk, stat, writable) = self.open_backing(node, object, purpose)?;
             if purpose == Purpose::Read {
-                self.note_opening(node, &disk, &stat);
+                self.fetch_at_once(node, &disk, &stat);
             }
             let disk = Arc::new(disk);
             let backing = Arc::clone(&disk) as Arc<_>;

@@ -3,7 +3,6 @@
 
 use std::cmp::Ordering;
 use std::ffi::OsString;
-use std::ops::Range;
 
 /// A file of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +20,9 @@ pub(super) struct Manner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    Listing,
     Name,
     Number,
+    Listing,
 }
 
 /// Somebody who goes through a directory.
@@ -32,7 +31,9 @@ pub(super) struct Sweep {
     manner: Manner,
     /// In the order in which they are expected.
     files: Vec<Listed>,
-    /// Where the file is that was opened last.
+    /// Where the file is that was opened first.
+    begun: usize,
+    /// Where the one is that was opened furthest on.
     at: usize,
     /// Up to here they were asked for.
     asked: usize,
@@ -44,58 +45,74 @@ pub(super) struct Sweep {
 }
 
 impl Manner {
-    /// In what manner the second of two files comes soon after the first, if in any.
+    /// In what manner the second of two files comes soon after the first, if in any. In the order
+    /// of names and numbers files are neighbours by chance less often than as they are listed.
     pub fn of(files: &[Listed], first: u64, second: u64) -> Option<Self> {
-        let manners = [Order::Listing, Order::Name, Order::Number].map(|order| {
-            let files = order.arranged(files.to_vec());
-            let place = |ino| Some(place_of(&files, ino)?.cast_signed());
-            let steps = place(second)? - place(first)?;
-            Some((steps.unsigned_abs(), Self { order, backwards: steps < 0 }))
+        let (from, to) = (place_of(files, first)?, place_of(files, second)?);
+        let manners = [Order::Name, Order::Number, Order::Listing].map(|order| {
+            let (steps, backwards) = order.steps(files, from, to);
+            (steps, Self { order, backwards })
         });
-        let near = manners.into_iter().flatten().filter(|(steps, _)| (1..=NEAR).contains(steps));
+        let near = manners.into_iter().filter(|(steps, _)| (1..=NEAR).contains(steps));
         near.min_by_key(|(steps, _)| *steps).map(|(_, manner)| manner)
     }
 }
 
 impl Order {
-    fn arranged(self, mut files: Vec<Listed>) -> Vec<Listed> {
-        let compare: fn(&Listed, &Listed) -> Ordering = match self {
-            Self::Listing => return files,
-            Self::Name => |one, other| one.name.cmp(&other.name),
-            Self::Number => |one, other| one.ino.cmp(&other.ino),
+    fn compare(self, one: &Listed, other: &Listed) -> Ordering {
+        match self {
+            Self::Name => one.name.cmp(&other.name),
+            Self::Number => one.ino.cmp(&other.ino),
+            Self::Listing => Ordering::Equal,
+        }
+    }
+
+    /// How far it is from one file to the other, and whether backwards.
+    fn steps(self, files: &[Listed], from: usize, to: usize) -> (usize, bool) {
+        if self == Self::Listing {
+            return (from.abs_diff(to), to < from);
+        }
+        let backwards = self.compare(&files[to], &files[from]).is_lt();
+        let (low, high) = if backwards { (to, from) } else { (from, to) };
+        let is_between = |file: &&Listed| {
+            self.compare(file, &files[low]).is_gt() && self.compare(file, &files[high]).is_le()
         };
-        files.sort_by(compare);
-        files
+        (files.iter().filter(is_between).count(), backwards)
     }
 }
 
 impl Sweep {
     /// Of whoever has opened this file, and goes on in this manner.
-    pub fn new(files: Vec<Listed>, manner: Manner, ino: u64) -> Option<Self> {
-        let mut files = manner.order.arranged(files);
+    pub fn new(mut files: Vec<Listed>, manner: Manner, ino: u64) -> Option<Self> {
+        files.sort_by(|one, other| manner.order.compare(one, other));
         if manner.backwards {
             files.reverse();
         }
-        let at = place_of(&files, ino)?;
-        let (asked, ahead) = (at + 1, FIRST_AHEAD);
-        Some(Self { manner, files, at, asked, ahead, met: 0, left_out: 0, unforeseen: 0 })
+        let begun = place_of(&files, ino)?;
+        let (met, left_out, unforeseen) = (0, 0, 0);
+        let (at, asked, ahead) = (begun, begun + 1, FIRST_AHEAD);
+        Some(Self { manner, files, begun, at, asked, ahead, met, left_out, unforeseen })
     }
 
     /// Notes that a file was opened; false if it does not look any more as if others followed.
     pub fn goes_on(&mut self, ino: u64) -> bool {
         let reach = self.asked.saturating_add(MOST_AHEAD).min(self.files.len());
-        match place_of(&self.files[..reach], ino) {
+        let place = place_of(&self.files[self.at..reach], ino)
+            .map(|steps| self.at + steps)
+            .or_else(|| place_of(&self.files[self.begun..self.at], ino).map(|it| self.begun + it));
+        match place {
             Some(place) if place > self.at => {
-                if place < self.asked {
-                    self.met += 1;
-                    self.ahead = (2 * self.ahead).min(MOST_AHEAD);
-                } else {
-                    self.unforeseen += 1;
+                match place < self.asked {
+                    true => self.met += 1,
+                    false => self.unforeseen += 1,
                 }
+                self.ahead = (2 * self.ahead).min(MOST_AHEAD);
                 self.left_out += place - self.at - 1;
                 self.at = place;
                 self.asked = self.asked.max(place + 1);
             }
+            // Another reader, a little later.
+            Some(place) if place < self.at => self.left_out = self.left_out.saturating_sub(1),
             Some(_) => {}
             None => self.unforeseen += 1,
         }
@@ -107,7 +124,7 @@ impl Sweep {
     pub fn next(&mut self) -> &[Listed] {
         let end = (self.at + 1 + self.ahead).min(self.files.len());
         let asked = self.asked - (self.at + 1);
-        let due: Range<usize> = if 2 * asked <= self.ahead { self.asked..end } else { 0..0 };
+        let due = if 2 * asked <= self.ahead { self.asked..end } else { 0..0 };
         self.asked = self.asked.max(due.end);
         &self.files[due]
     }
@@ -157,31 +174,24 @@ mod tests {
         for (pair, expected) in [
             ((60, 10), manner(Order::Listing, false)),
             ((10, 60), manner(Order::Listing, true)),
-            ((20, 21), manner(Order::Number, false)),
-            // The nearest counts, and of equal ones the first.
+            // By number it is the same from behind: of equal ones the name counts.
+            ((20, 21), manner(Order::Name, true)),
             ((21, 20), manner(Order::Name, false)),
-            ((60, 62), manner(Order::Number, false)),
-            ((20, 23), manner(Order::Number, false)),
+            ((20, 23), manner(Order::Name, true)),
             ((20, 25), None),
             ((20, 20), None),
             ((20, 1000), None),
             ((1000, 20), None),
         ] {
-            let mut found = Manner::of(&files, pair.0, pair.1);
-            if expected == manner(Order::Number, false) {
-                // By name it is the same from behind.
-                found = found.filter(|it| *it == Manner { order: Order::Name, backwards: true });
-                assert!(found.is_some(), "{pair:?}");
-                continue;
-            }
-            assert_eq!(found, expected, "{pair:?}");
+            assert_eq!(Manner::of(&files, pair.0, pair.1), expected, "{pair:?}");
         }
         let shuffled: Vec<_> =
             [(7, "b"), (9, "a"), (8, "z"), (1, "c"), (5, "d"), (3, "e"), (2, "y")]
                 .map(|(ino, name)| Listed { ino, name: name.into() })
                 .into();
         assert_eq!(Manner::of(&shuffled, 7, 8), manner(Order::Number, false));
-        assert_eq!(Manner::of(&shuffled, 9, 7), manner(Order::Listing, true));
+        assert_eq!(Manner::of(&shuffled, 8, 7), manner(Order::Number, true));
+        assert_eq!(Manner::of(&shuffled, 8, 1), manner(Order::Listing, false));
         assert_eq!(Manner::of(&shuffled, 2, 8), manner(Order::Name, false));
     }
 
@@ -221,6 +231,19 @@ mod tests {
             !sparse.goes_on(10 * index)
         });
         assert!(gone.unwrap() < 10 && asked < 150, "{gone:?} {asked}");
+
+        // The other way: the first two were opened in reverse by chance.
+        let mut reverse = Sweep::new(listed(10_000), by_number, 500).unwrap();
+        assert!((0..NEAR as u64).all(|index| reverse.goes_on(499 - index)));
+        assert!(!reverse.goes_on(400) && !reverse.was_right());
+
+        // Several readers, each with the next file, do not come in turn.
+        let mut jittered = Sweep::new(listed(1000), by_number, 0).unwrap();
+        let order = (0..124).flat_map(|group| (0..8).rev().map(move |index| 8 * group + index));
+        assert!(order.skip(8).all(|index| {
+            jittered.next();
+            jittered.goes_on(index)
+        }));
 
         // A second time, as programs do that look at a file before they copy it.
         let mut twice = sweep();

@@ -54,9 +54,12 @@ impl DiskFile {
         preadv2(&self.fd, bufs, 0, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
     }
 
-    /// Has the kernel read all of a file of this size, or the start of a long one.
-    pub fn fetch_start(&self, size: u64) {
-        self.fetch(0..size.min(HINT_BYTES.get()));
+    /// Has the kernel read all of a small file, as this size makes it. Of a large one it reads
+    /// ahead by itself, for who goes on.
+    pub fn fetch_if_small(&self, size: u64) {
+        if size <= HINT_BYTES.get() {
+            self.fetch(0..size);
+        }
     }
 
     /// Overwrites what lies within the file with zeros: a hole for file systems without.

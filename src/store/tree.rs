@@ -173,6 +173,11 @@ impl DiskTree {
         Ok(DirStream::new(dir.open_for_reading()?))
     }
 
+    /// The same without setting the access time; an error where this process may not ask for that.
+    pub fn read_dir_unnoticed(&self, dir: &DirFd) -> io::Result<DirStream> {
+        Ok(DirStream::new(dir.open_unnoticed()?))
+    }
+
     /// Makes the names in the directory durable.
     pub fn sync_dir(&self, dir: &DirFd) -> io::Result<()> {
         let dir = dir.open_for_reading()?;

@@ -135,7 +135,15 @@ impl DirFd {
     }
 
     pub(super) fn open_for_reading(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.open(OFlags::empty())
+    }
+
+    pub(super) fn open_unnoticed(&self) -> io::Result<OwnedFd> {
+        self.open(OFlags::NOATIME)
+    }
+
+    fn open(&self, more: OFlags) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         Ok(openat(self, c".", flags, Mode::empty())?)
     }
 }
