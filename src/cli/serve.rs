@@ -214,8 +214,8 @@ impl Upkeep {
     }
 }
 
-/// Does a part of the upkeep. Should it panic, which the panic hook logs, the rest goes on: what
-/// is written must be committed in any case.
+/// Does a part of what goes on beside the requests. Should it panic, which the panic hook logs, the
+/// rest goes on: what is written must be committed in any case.
 fn survive(part: &str, work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         log::error!("{part} failed by an internal error; the rest goes on");

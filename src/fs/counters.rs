@@ -22,7 +22,8 @@ pub struct Stats {
     pub handles: u64,
     /// Flushes of files, directories and the file system below, since the mount.
     pub backing_flushes: u64,
-    /// Files that were fetched from the disk before anybody opened them, since the mount.
+    /// Files that were fetched from the disk because others of their directories were opened, since
+    /// the mount.
     pub files_fetched_ahead: u64,
     /// The cache of unwrapped DEKs.
     pub dek_cache: DekCacheStats,

@@ -6,7 +6,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -18,8 +18,8 @@ use crate::store::disk::DiskFile;
 use crate::store::tree::{DirFd, FileKind, OpenFlags, Stat};
 
 /// What the thread that fetches is told, and tells.
-#[derive(Default)]
 pub(super) struct Fetching {
+    is_at_hand: fn(&DiskFile) -> bool,
     openings: Mutex<Vec<Opening>>,
     called: Condvar,
     /// Somebody goes through a directory: what does not wait is to be told of as well. Changed
@@ -62,8 +62,8 @@ struct Listings {
     last: Instant,
 }
 
-/// Has a file fetched; false if it was in the cache already.
-type Fetch<'a> = dyn FnMut(&DirFd, &Listed) -> bool + 'a;
+/// Has a file fetched; false if it was in the cache already, nothing where that cannot be.
+type Fetch<'a> = dyn FnMut(&DirFd, &Listed) -> Option<bool> + 'a;
 
 /// Sees who goes through which directories.
 struct Follower<'a> {
@@ -71,11 +71,22 @@ struct Follower<'a> {
     fetch: Box<Fetch<'a>>,
     directories: LruCache<NodeId, Seen>,
     listings: LruCache<NodeId, Listings>,
-    /// How the last one did it: the next directory is likely to be gone through as well.
-    habit: Option<Manner>,
+    /// How the last one did it, and when: the next directory is likely to be gone through as well.
+    habit: Option<(Manner, Instant)>,
 }
 
 impl Fetching {
+    pub fn new() -> Self {
+        Self {
+            is_at_hand: DiskFile::is_at_hand,
+            openings: Mutex::default(),
+            called: Condvar::new(),
+            follows: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
+            fetched: AtomicU64::new(0),
+        }
+    }
+
     fn tell(&self, opening: Opening) {
         let mut openings = match opening.waits {
             true => lock(&self.openings),
@@ -128,8 +139,9 @@ impl Fetching {
     }
 
     fn end(&self) {
-        let mut openings: MutexGuard<'_, _> = lock(&self.openings);
+        let mut openings = lock(&self.openings);
         self.ends.store(true, Ordering::Relaxed);
+        self.follows.store(false, Ordering::Relaxed);
         openings.clear();
         drop(openings);
         self.called.notify_all();
@@ -149,10 +161,14 @@ impl FileSystem {
     /// A file is about to be opened for reading. If that waits for the disk, all of a small one is
     /// fetched at once, and meanwhile those that are likely to be opened next.
     pub(super) fn fetch_at_once(&self, node: NodeId, disk: &DiskFile, stat: &Stat) {
-        let waits = stat.size > 0 && !disk.is_at_hand();
+        let waits = stat.size > 0 && !(self.fetching.is_at_hand)(disk);
         if waits {
             disk.fetch_if_small(stat.size);
-        } else if !self.fetching.follows.load(Ordering::Relaxed) {
+        }
+        if self.fetching.is_over() {
+            return;
+        }
+        if !waits && !self.fetching.follows.load(Ordering::Relaxed) {
             return;
         }
         let name = self.nodes.place(node).and_then(|place| place.names.into_iter().next());
@@ -187,27 +203,32 @@ impl FileSystem {
         self.fetching.fetched.load(Ordering::Relaxed)
     }
 
-    fn fetch_file(&self, directory: &DirFd, file: &Listed) -> bool {
+    fn fetch_file(&self, directory: &DirFd, file: &Listed) -> Option<bool> {
         let opened = self.tree.open_file_with_stat(directory, &file.name, OpenFlags::READ);
-        let Ok((fd, stat)) = opened else { return false };
+        let (fd, stat) = opened.ok()?;
+        let is_noticed = self.daemon.uid != 0 && self.daemon.uid != stat.uid;
+        if is_noticed || stat.size == 0 {
+            return None;
+        }
         let disk = DiskFile::from(fd);
         // In this order, as asking has the kernel read a part of it by itself.
         disk.fetch_if_small(stat.size);
-        let was_fetched = stat.size > 0 && !disk.is_at_hand();
+        let was_fetched = !(self.fetching.is_at_hand)(&disk);
         if was_fetched {
             self.fetching.fetched.fetch_add(1, Ordering::Relaxed);
         }
-        was_fetched
+        Some(was_fetched)
     }
 
     /// The files of a directory, which nobody is to notice; none where that cannot be.
     fn regular_files(&self, directory: &DirFd) -> Vec<Listed> {
-        let mut files = Vec::new();
+        let (mut files, mut entries) = (Vec::new(), 0);
         let Ok(mut stream) = self.tree.read_dir_unnoticed(directory) else { return files };
         while let Ok(Some(entry)) = stream.next_entry()
-            && files.len() < MOST_FILES
+            && entries < MOST_ENTRIES
             && !self.fetching.is_over()
         {
+            entries += 1;
             if entry.kind == FileKind::Regular {
                 files.push(Listed { ino: entry.ino, name: entry.name.to_owned() });
             }
@@ -217,7 +238,7 @@ impl FileSystem {
 }
 
 impl<'a> Follower<'a> {
-    fn new(fs: &'a FileSystem, fetch: impl FnMut(&DirFd, &Listed) -> bool + 'a) -> Self {
+    fn new(fs: &'a FileSystem, fetch: impl FnMut(&DirFd, &Listed) -> Option<bool> + 'a) -> Self {
         let bounded = |most| NonZeroUsize::new(most).expect("not zero");
         Self {
             fs,
@@ -238,13 +259,16 @@ impl<'a> Follower<'a> {
                 self.go_on(opening, sweep, is_guess, in_vain)
             }
             Some(What::File(first)) if opening.waits && first != opening.ino => {
-                self.compare(opening, first)
+                Some(self.compare(opening, first))
             }
-            None if opening.waits => self.begin(opening),
-            None => return,
-            Some(other) => other,
+            None if opening.waits => Some(self.begin(opening)),
+            seen => seen,
         };
-        if let Some(what) = self.fetch_next(opening, what) {
+        if matches!(what, Some(What::Sweep { .. })) {
+            // Before anything else: whoever opens files meanwhile is not to go unheard.
+            self.fs.fetching.set_follows(true);
+        }
+        if let Some(what) = what.and_then(|what| self.fetch_next(opening, what)) {
             self.directories.put(opening.parent, Seen { what, at: Instant::now() });
         }
         self.tell();
@@ -257,10 +281,19 @@ impl<'a> Follower<'a> {
             if *in_vain >= MOST_IN_VAIN || self.fs.fetching.is_over() {
                 return None;
             }
-            let was_fetched = (self.fetch)(&opening.directory, file);
-            *in_vain = if was_fetched { 0 } else { *in_vain + 1 };
+            match (self.fetch)(&opening.directory, file) {
+                Some(true) => *in_vain = 0,
+                Some(false) => *in_vain += 1,
+                None => {}
+            }
         }
-        (!sweep.is_over()).then_some(what)
+        if !sweep.is_over() {
+            return Some(what);
+        }
+        if sweep.was_right() {
+            self.listings.pop(&opening.parent);
+        }
+        None
     }
 
     /// The first file of a directory.
@@ -272,7 +305,8 @@ impl<'a> Follower<'a> {
         if self.directories.iter().any(|(_, seen)| is_wrong(seen)) {
             self.habit = None;
         }
-        let sweep = self.habit.and_then(|manner| {
+        let habit = self.habit.filter(|(_, at)| at.elapsed() < LONGEST_PAUSE);
+        let sweep = habit.and_then(|(manner, _)| {
             let files = self.list(opening)?;
             Sweep::new(files, manner, opening.ino)
         });
@@ -294,17 +328,22 @@ impl<'a> Follower<'a> {
         }
     }
 
-    fn go_on(&mut self, opening: &Opening, mut sweep: Sweep, is_guess: bool, in_vain: u32) -> What {
+    fn go_on(
+        &mut self,
+        opening: &Opening,
+        mut sweep: Sweep,
+        is_guess: bool,
+        in_vain: u32,
+    ) -> Option<What> {
         let goes_on = sweep.goes_on(opening.ino);
-        if sweep.was_right() {
-            self.habit = Some(sweep.manner());
-            self.listings.pop(&opening.parent);
+        if goes_on && sweep.was_right() {
+            self.habit = Some((sweep.manner(), Instant::now()));
         } else if !goes_on && is_guess {
             self.habit = None;
         }
         match goes_on {
-            true => What::Sweep { sweep, is_guess, in_vain },
-            false => What::File(opening.ino),
+            true => Some(What::Sweep { sweep, is_guess, in_vain }),
+            false => opening.waits.then_some(What::File(opening.ino)),
         }
     }
 
@@ -329,9 +368,6 @@ impl<'a> Follower<'a> {
         while self.directories.peek_lru().is_some_and(|(_, seen)| is_due(seen)) {
             self.directories.pop_lru();
         }
-        if self.directories.is_empty() {
-            self.habit = None;
-        }
         self.tell();
     }
 
@@ -346,7 +382,7 @@ const MOST_WAITING: usize = 64;
 const TOLD_TOGETHER: usize = 4;
 const MOST_DIRECTORIES: usize = 8;
 /// Of a larger directory the first.
-const MOST_FILES: usize = 10_000;
+const MOST_ENTRIES: usize = 10_000;
 /// After so many files in a row that were in the cache the rest is thought to be there as well.
 const MOST_IN_VAIN: u32 = 8;
 /// A directory is listed no more often, for some time, if none of its files is met.
@@ -390,7 +426,7 @@ mod tests {
         fn new(fx: &'a Fixture, fetched: &'a RefCell<Vec<String>>) -> Self {
             let note = |_: &DirFd, file: &Listed| {
                 fetched.borrow_mut().push(file.name.to_str().unwrap().to_owned());
-                true
+                Some(true)
             };
             let follower = Follower::new(&fx.fs, note);
             Self { fx, follower, fetched, numbers: HashMap::new() }
@@ -435,10 +471,13 @@ mod tests {
         }
         assert_eq!(all, names(5..20));
         assert!(!watched.follows(), "it is over");
+        watched.follower.forget(LONGEST_PAUSE);
 
         assert_eq!(watched.open(other, 0, true), names(1..5));
         assert_eq!(watched.open(other, 13, true), names(14..20));
         watched.follower.forget(Duration::ZERO);
+        assert!(watched.follower.directories.is_empty() && !watched.follows());
+        watched.follower.habit = None;
         assert!(watched.open(third, 0, true).is_empty());
     }
 
@@ -493,13 +532,12 @@ mod tests {
         let asked = RefCell::new(0_u32);
         let mut follower = Follower::new(&fx.fs, |_: &DirFd, _: &Listed| {
             *asked.borrow_mut() += 1;
-            false
+            Some(false)
         });
-        let files = fx.fs.regular_files(&directory);
-        let mut inos: Vec<_> = files.iter().map(|file| file.ino).collect();
-        inos.sort_unstable();
-        for (index, ino) in inos.into_iter().enumerate() {
-            let (directory, waits) = (Arc::clone(&directory), index < 2);
+        let mut files = fx.fs.regular_files(&directory);
+        files.sort_by(|one, other| one.name.cmp(&other.name));
+        for (index, file) in files.iter().enumerate() {
+            let (directory, ino, waits) = (Arc::clone(&directory), file.ino, index < 2);
             follower.follow(&Opening { parent, directory, ino, waits });
         }
         assert_eq!(*asked.borrow(), MOST_IN_VAIN);
@@ -525,6 +563,28 @@ mod tests {
         fx.fs.end_fetching();
         assert_eq!(tell(true), 0);
         fx.fs.fetch_ahead();
+    }
+
+    #[test]
+    fn openings_reach_the_thread_that_fetches() {
+        let mut fx = Fixture::new();
+        directory(&fx, "d", 40);
+        fx.remount();
+        fx.fs.fetching.is_at_hand = |_| false;
+        let parent = fx.lookup(NodeId::ROOT, "d");
+        std::thread::scope(|scope| {
+            let _ending = Ending(&fx.fs.fetching);
+            scope.spawn(|| fx.fs.fetch_ahead());
+            let begun = Instant::now();
+            for name in names(0..40) {
+                assert_eq!(fx.content(fx.lookup(parent, &name)), [7; 9000]);
+                while name.as_str() > "01" && fx.fs.files_fetched() == 0 {
+                    assert!(begun.elapsed() < Duration::from_secs(10));
+                    std::thread::yield_now();
+                }
+            }
+        });
+        assert!(fx.fs.files_fetched() <= 38);
     }
 
     fn is_in_cache(fx: &Fixture, name: &str) -> Option<bool> {

@@ -9,7 +9,7 @@ use super::locks::{read, write};
 use super::open_table::{InodeUse, OpenInode};
 use super::types::{Handle, NodeId};
 
-/// Handles.
+/// What each handle stands for.
 pub struct HandleTable<T> {
     shards: Box<[RwLock<Shard<T>>]>,
     next: AtomicU64,

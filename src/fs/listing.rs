@@ -49,7 +49,14 @@ impl FileSystem {
         let Listing { directory, stream } = &mut listing;
         stream.seek(offset.cast_unsigned()).at(node)?;
         let mut next = offset;
-        while let Some(found) = stream.next_entry().at(node)? {
+        loop {
+            let found = match stream.next_entry() {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                // What was given is looked up already; the next piece begins with the error.
+                Err(_) if next != offset => break,
+                Err(source) => return Err(FsError::Backing { node, source }),
+            };
             let Some(entry) = self.listed(node, directory, &found, with_attributes)? else {
                 continue;
             };

@@ -117,7 +117,7 @@ impl FileSystem {
             open: Arc::new(OpenTable::new(options.idle_files)),
             files: HandleTable::new(),
             paused: PausedListings::new(),
-            fetching: Fetching::default(),
+            fetching: Fetching::new(),
             counters: Counters::default(),
             closed_unsynced: ClosedUnsynced::default(),
             lingering: Lingering::default(),

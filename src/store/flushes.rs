@@ -31,7 +31,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let tree = DiskTree::open(scratch.path()).unwrap();
         tree.sync_dir(tree.root()).unwrap();
-        tree.read_dir(tree.root()).unwrap().sync().unwrap();
+        tree.sync_file_system().unwrap();
         let file = DiskFile::from(OwnedFd::from(tempfile::tempfile().unwrap()));
         file.sync(SyncScope::Data).unwrap();
         file.sync(SyncScope::All).unwrap();

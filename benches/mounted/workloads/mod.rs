@@ -36,6 +36,8 @@ pub struct Row {
     pub name: &'static str,
     pub description: &'static str,
     pub unit: Unit,
+    /// It tells nothing where all is in memory.
+    pub on_disk_only: bool,
 }
 
 /// How a row is told.

@@ -18,11 +18,13 @@ pub const WORKLOADS: &[Workload] = &[
                 name: "random-read-cold",
                 description: "4 KiB random read, cold",
                 unit: Unit::Microseconds,
+                on_disk_only: false,
             },
             Row {
                 name: "random-overwrite",
                 description: "4 KiB random overwrite, and close",
                 unit: Unit::PerSecond,
+                on_disk_only: false,
             },
         ],
         pieces: 2,
@@ -99,7 +101,7 @@ const fn fio(jobs: u32, name: &'static str, rows: &'static [Row]) -> Workload {
 }
 
 const fn fio_row(name: &'static str, description: &'static str) -> Row {
-    Row { name, description, unit: Unit::PerSecond }
+    Row { name, description, unit: Unit::PerSecond, on_disk_only: false }
 }
 
 fn run_fio(place: &Place, row: &'static str, jobs: u32) {

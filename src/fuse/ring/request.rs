@@ -90,7 +90,7 @@ impl<'a> Operation<'a> {
                 Self::Write { place, data: rest.get(..place.size as usize)? }
             }
             opcode::STATFS => Self::Statfs,
-            opcode::RELEASE => Self::Release { handle: released(structure)? },
+            opcode::RELEASE => Self::Release { handle: Handle(ReleaseIn::read(structure)?.handle) },
             opcode::FLUSH => Self::Flush,
             opcode::FSYNC => Self::Fsync(Wire::read(structure)?),
             opcode::OPENDIR => Self::Opendir,
@@ -228,10 +228,6 @@ pub(super) fn moved_bytes(opcode: u32, structure: &[u8]) -> usize {
         _ => None,
     };
     size.unwrap_or(0) as usize
-}
-
-fn released(structure: &[u8]) -> Option<Handle> {
-    Some(Handle(ReleaseIn::read(structure)?.handle))
 }
 
 /// Names that end with a zero byte each, and what follows them.

@@ -6,11 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{SeekFrom, fsync, seek};
-use rustix::io::retry_on_intr;
+use rustix::fs::{SeekFrom, seek};
 
 use super::FileKind;
-use crate::store::flushes;
 use crate::sys::directory::getdents;
 
 /// A directory open for reading, at some position. `.` and `..` come as the file system gives
@@ -66,12 +64,6 @@ impl DirStream {
             (self.first_cookie, self.next_cookie) = (cookie, cookie);
         }
         Ok(())
-    }
-
-    /// Makes the names in the directory durable.
-    pub fn sync(&self) -> io::Result<()> {
-        flushes::count();
-        Ok(retry_on_intr(|| fsync(&self.fd))?)
     }
 
     fn fill(&mut self) -> io::Result<bool> {
