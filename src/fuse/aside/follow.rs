@@ -208,6 +208,12 @@ impl Following {
         self.caller = (NOBODY, None);
     }
 
+    /// From now on it is counted how often the caller comes to run.
+    pub(super) fn begin_turns(&mut self) {
+        let caller = self.latest_caller();
+        self.caller = (caller, scheduling::turns(caller));
+    }
+
     /// Whether the caller has waited for the answers that it got in the last period, so many: then
     /// it has come to run after each. Of those that it does not wait for, as when it closes a file,
     /// there are some as well. `None` where that is not known: of one that has not asked before,

@@ -223,7 +223,13 @@ fn watch(groups: &mut [Group], bell: &Bell) {
             thread::park();
             // What has come since is not of one period.
             groups.iter_mut().for_each(Group::skip);
-            thread::park_timeout(PERIOD);
+            // Who has asked so much already is not to wait for all of one.
+            for _ in 0..FIRST_LOOKS {
+                thread::park_timeout(PERIOD / FIRST_LOOKS);
+                if groups.iter().any(|group| group.has_served() >= QUICK) {
+                    break;
+                }
+            }
         }
     }
 }
@@ -273,8 +279,17 @@ impl Group {
         self.learn();
         self.has_one_caller();
         if let Some(following) = &mut self.following {
-            following.skip_turns();
+            following.begin_turns();
         }
+    }
+
+    /// How much has come since the last look.
+    fn has_served(&self) -> u64 {
+        let known = self.servers.iter().zip(&self.known);
+        let since = |(server, known): (&Arc<Server>, &Known)| {
+            server.served.load(Ordering::Relaxed) - known.served
+        };
+        known.map(since).sum()
     }
 
     /// Whether it is good to stand aside now, and on which CPU if not where the threads are.
@@ -439,6 +454,8 @@ const NOBODY: u32 = 0;
 /// So many requests of a thread wake the watch.
 const CALL_EVERY: u64 = 32;
 const PERIOD: Duration = Duration::from_millis(4);
+/// How often it is looked in the first period whether enough has come.
+const FIRST_LOOKS: u32 = 4;
 /// Fewer requests than that in a period are few for threads that want to run.
 const FEW: u64 = 8;
 /// To want to run once says little: who has just been called by somebody who came from another CPU
@@ -560,5 +577,24 @@ mod tests {
         let other = Request { caller: 8, ..asked };
         assert_eq!(good(&[(1, other), (1, asked)]), Good::No);
         assert!(group.following.as_ref().unwrap().has_others());
+    }
+
+    #[test]
+    fn at_the_first_look_it_is_known_whether_the_caller_waits() {
+        let bell = Arc::new(Bell::default());
+        bell.watch.get_or_init(thread::current);
+        let callers = Arc::new(Callers::new(bell));
+        let mut group = Group::following(Arc::clone(&callers));
+        let own = Request { caller: scheduling::own_number(), ..Request::default() };
+        callers.note(own);
+        group.skip();
+        assert_eq!(group.has_served(), 0);
+        for _ in 0..QUICK {
+            callers.note(own);
+            thread::sleep(Duration::from_micros(50));
+        }
+        assert_eq!(group.has_served(), QUICK);
+        let following = group.following.as_mut().unwrap();
+        assert_eq!(following.is_waited_for(QUICK), Some(true));
     }
 }
