@@ -16,8 +16,8 @@ pub(super) struct Judge {
 enum Stand {
     #[default]
     Usual,
-    /// They stand aside. For so many periods nothing has come.
-    Aside { quiet: u32 },
+    /// They stand aside. For so many periods nothing has come; `is_new` until it was looked at once.
+    Aside { quiet: u32, is_new: bool },
     /// They did until now, and one of them wanted to run: if the caller waited for it, to serve
     /// that, else somebody else, or nobody: only to go to sleep.
     Called { for_the_caller: bool },
@@ -67,15 +67,16 @@ impl Judge {
     /// Whether they are to stand aside from now on, if that is not what they do.
     pub(super) fn next(&mut self, now: Instant, seen: Seen) -> Option<bool> {
         match self.stand {
-            Stand::Aside { quiet } => {
+            Stand::Aside { quiet, is_new } => {
                 let quiet = if seen.served == 0 { quiet + 1 } else { 0 };
                 self.stand = match () {
                     () if seen.good != Good::Yes => Stand::Usual,
                     () if seen.wants => Stand::Called { for_the_caller: !seen.caller_runs },
                     () if quiet >= MOST_QUIET => Stand::Usual,
-                    () => Stand::Aside { quiet },
+                    () => Stand::Aside { quiet, is_new: false },
                 };
-                if seen.good == Good::No {
+                // It began after what may have been no more than a moment.
+                if seen.good == Good::No && !is_new {
                     self.put_off(now);
                 }
                 return (!self.is_aside()).then_some(false);
@@ -91,7 +92,7 @@ impl Judge {
         if seen.good != Good::Yes || seen.served < QUICK || !self.may(now) {
             return None;
         }
-        self.stand = Stand::Aside { quiet: 0 };
+        self.stand = Stand::Aside { quiet: 0, is_new: true };
         Some(true)
     }
 
@@ -165,6 +166,9 @@ mod tests {
         assert_eq!(judge.next(now, bad), None);
         for put_off in [FIRST_PUT_OFF, FIRST_PUT_OFF * 2, FIRST_PUT_OFF * 4] {
             assert_eq!(judge.next(now, serving(QUICK)), Some(true));
+            assert_eq!(judge.next(now, bad), Some(false), "at once it is not put off");
+            assert_eq!(judge.next(now, serving(QUICK)), Some(true));
+            assert_eq!(judge.next(now, serving(QUICK)), None);
             assert_eq!(judge.next(now, bad), Some(false));
             let not_yet = now + put_off - Duration::from_millis(1);
             assert_eq!(judge.next(not_yet, serving(QUICK)), None);
@@ -230,6 +234,7 @@ mod tests {
     fn one_event_is_put_off_once() {
         let (mut judge, now) = (Judge::default(), Instant::now());
         assert_eq!(judge.next(now, serving(QUICK)), Some(true));
+        assert_eq!(judge.next(now, serving(QUICK)), None);
         let bad = Seen { good: Good::No, wants: true, runs: true, ..serving(1) };
         assert_eq!(judge.next(now, bad), Some(false));
         assert_eq!(judge.next(now, bad), None);
