@@ -16,7 +16,8 @@ pub(super) struct Judge {
 enum Stand {
     #[default]
     Usual,
-    /// They stand aside. For so many periods nothing has come; `is_new` until it was looked at once.
+    /// They stand aside. For so many periods nothing has come; `is_new` until it was looked at
+    /// once.
     Aside { quiet: u32, is_new: bool },
     /// They did until now, and one of them wanted to run: if the caller waited for it, to serve
     /// that, else somebody else, or nobody: only to go to sleep.
