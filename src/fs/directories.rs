@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use lru::LruCache;
 use rustix::process::{Resource, getrlimit};
 
-use super::locks::lock;
+use super::locks::{lock, shard};
 use super::types::NodeId;
 use crate::store::tree::DirFd;
 
@@ -59,8 +59,7 @@ impl DirectoryCache {
     }
 
     fn shard(&self, node: NodeId) -> &Mutex<Shard> {
-        let place = node.0 % SHARDS as u64;
-        &self.shards[usize::try_from(place).expect("less than the number of shards")]
+        shard(&self.shards, node.0)
     }
 }
 

@@ -47,13 +47,15 @@ enum What {
     /// A file that had to wait for the disk.
     File(u64),
     /// Somebody who goes through it.
-    Sweep {
-        sweep: Sweep,
-        /// That was taken for granted after the first file.
-        is_guess: bool,
-        /// So many files in a row were in the cache already.
-        in_vain: u32,
-    },
+    Somebody(Followed),
+}
+
+struct Followed {
+    sweep: Sweep,
+    /// That was taken for granted after the first file.
+    is_guess: bool,
+    /// So many files in a row were in the cache already.
+    in_vain: u32,
 }
 
 /// How often a directory was listed since somebody went through it, and when.
@@ -97,7 +99,7 @@ impl Fetching {
             },
         };
         let is_of_use = opening.waits || self.follows.load(Ordering::Relaxed);
-        if !is_of_use || self.ends.load(Ordering::Relaxed) || openings.len() >= MOST_WAITING {
+        if !is_of_use || self.is_over() || openings.len() >= MOST_WAITING {
             return;
         }
         let is_urgent = opening.waits;
@@ -110,19 +112,10 @@ impl Fetching {
     }
 
     /// What there is to hear; nothing if nothing comes `within` that time.
-    fn hear(&self, within: Option<Duration>) -> Vec<Opening> {
-        let openings = lock(&self.openings);
+    fn hear(&self, within: Duration) -> Vec<Opening> {
         let is_quiet = |openings: &mut Vec<Opening>| openings.is_empty() && !self.is_over();
-        let mut openings = match within {
-            Some(within) => match self.called.wait_timeout_while(openings, within, is_quiet) {
-                Ok((openings, _)) => openings,
-                Err(poisoned) => poisoned.into_inner().0,
-            },
-            None => {
-                self.called.wait_while(openings, is_quiet).unwrap_or_else(PoisonError::into_inner)
-            }
-        };
-        std::mem::take(&mut *openings)
+        let heard = self.called.wait_timeout_while(lock(&self.openings), within, is_quiet);
+        std::mem::take(&mut *heard.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Notes whether somebody is followed. If not, what does not wait is of no use any more.
@@ -165,9 +158,6 @@ impl FileSystem {
         if waits {
             disk.fetch_if_small(stat.size);
         }
-        if self.fetching.is_over() {
-            return;
-        }
         if !waits && !self.fetching.follows.load(Ordering::Relaxed) {
             return;
         }
@@ -186,7 +176,8 @@ impl FileSystem {
         let mut follower = Follower::new(self, fetch);
         while !fetching.is_over() {
             let is_idle = follower.directories.is_empty();
-            for opening in fetching.hear((!is_idle).then_some(LONGEST_PAUSE)) {
+            // With nobody to forget there is nothing to do until somebody comes.
+            for opening in fetching.hear(if is_idle { Duration::MAX } else { LONGEST_PAUSE }) {
                 follower.follow(&opening);
             }
             follower.forget(LONGEST_PAUSE);
@@ -255,16 +246,14 @@ impl<'a> Follower<'a> {
         }
         let seen = self.directories.pop(&opening.parent).map(|seen| seen.what);
         let what = match seen {
-            Some(What::Sweep { sweep, is_guess, in_vain }) => {
-                self.go_on(opening, sweep, is_guess, in_vain)
-            }
+            Some(What::Somebody(followed)) => self.go_on(opening, followed),
             Some(What::File(first)) if opening.waits && first != opening.ino => {
                 Some(self.compare(opening, first))
             }
             None if opening.waits => Some(self.begin(opening)),
             seen => seen,
         };
-        if matches!(what, Some(What::Sweep { .. })) {
+        if matches!(what, Some(What::Somebody(_))) {
             // Before they are fetched: who opens files meanwhile is not to go unheard.
             self.fs.fetching.set_follows(true);
         }
@@ -276,7 +265,7 @@ impl<'a> Follower<'a> {
 
     /// Fetches what comes next. Nothing is left when that was the end.
     fn fetch_next(&mut self, opening: &Opening, mut what: What) -> Option<What> {
-        let What::Sweep { sweep, in_vain, .. } = &mut what else { return Some(what) };
+        let What::Somebody(Followed { sweep, in_vain, .. }) = &mut what else { return Some(what) };
         for file in sweep.next() {
             if *in_vain >= MOST_IN_VAIN || self.fs.fetching.is_over() {
                 break;
@@ -299,7 +288,7 @@ impl<'a> Follower<'a> {
     /// The first file of a directory.
     fn begin(&mut self, opening: &Opening) -> What {
         let is_wrong = |seen: &Seen| match &seen.what {
-            What::Sweep { sweep, is_guess, .. } => *is_guess && !sweep.was_right(),
+            What::Somebody(followed) => followed.is_guess && !followed.sweep.was_right(),
             What::File(_) => false,
         };
         if self.directories.iter().any(|(_, seen)| is_wrong(seen)) {
@@ -311,7 +300,7 @@ impl<'a> Follower<'a> {
             Sweep::new(files, manner, opening.ino)
         });
         match sweep {
-            Some(sweep) => What::Sweep { sweep, is_guess: true, in_vain: 0 },
+            Some(sweep) => What::Somebody(Followed { sweep, is_guess: true, in_vain: 0 }),
             None => What::File(opening.ino),
         }
     }
@@ -323,26 +312,21 @@ impl<'a> Follower<'a> {
             Sweep::new(files, manner, opening.ino)
         });
         match sweep {
-            Some(sweep) => What::Sweep { sweep, is_guess: false, in_vain: 0 },
+            Some(sweep) => What::Somebody(Followed { sweep, is_guess: false, in_vain: 0 }),
             None => What::File(opening.ino),
         }
     }
 
-    fn go_on(
-        &mut self,
-        opening: &Opening,
-        mut sweep: Sweep,
-        is_guess: bool,
-        in_vain: u32,
-    ) -> Option<What> {
+    fn go_on(&mut self, opening: &Opening, mut followed: Followed) -> Option<What> {
+        let sweep = &mut followed.sweep;
         let goes_on = sweep.goes_on(opening.ino);
         if goes_on && sweep.was_right() {
             self.habit = Some((sweep.manner(), Instant::now()));
-        } else if !goes_on && is_guess {
+        } else if !goes_on && followed.is_guess {
             self.habit = None;
         }
         match goes_on {
-            true => Some(What::Sweep { sweep, is_guess, in_vain }),
+            true => Some(What::Somebody(followed)),
             false => opening.waits.then_some(What::File(opening.ino)),
         }
     }
@@ -372,7 +356,7 @@ impl<'a> Follower<'a> {
     }
 
     fn tell(&self) {
-        let is_sweep = |seen: &Seen| matches!(seen.what, What::Sweep { .. });
+        let is_sweep = |seen: &Seen| matches!(seen.what, What::Somebody(_));
         self.fs.fetching.set_follows(self.directories.iter().any(|(_, seen)| is_sweep(seen)));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use super::locks::{read, write};
+use super::locks::{read, shard, write};
 use super::open_table::{InodeUse, OpenInode};
 use super::types::{Handle, NodeId};
 
@@ -67,8 +67,7 @@ impl<T> HandleTable<T> {
     }
 
     fn shard(&self, handle: Handle) -> &RwLock<Shard<T>> {
-        let place = handle.0 % SHARDS as u64;
-        &self.shards[usize::try_from(place).expect("less than the number of shards")]
+        shard(&self.shards, handle.0)
     }
 }
 

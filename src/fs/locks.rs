@@ -18,9 +18,24 @@ pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The part of a table that is for this number: consecutive ones have different parts, of which
+/// there are 2, 4, 8 and so on.
+pub fn shard<T>(shards: &[T], number: u64) -> &T {
+    debug_assert!(shards.len().is_power_of_two());
+    let place = number & (shards.len() as u64 - 1);
+    &shards[usize::try_from(place).expect("less than the number of shards")]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn consecutive_numbers_have_different_parts() {
+        let parts: Vec<u64> = (0..8).collect();
+        let places: Vec<_> = (6..14).map(|number| *shard(&parts, number)).collect();
+        assert_eq!(places, [6, 7, 0, 1, 2, 3, 4, 5]);
+    }
 
     #[test]
     fn a_panic_under_the_lock_does_not_end_its_use() {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::locks::{lock, read, write};
+use super::locks::{lock, read, shard, write};
 use super::pinned::Pinned;
 use super::renames::{Renames, Seen};
 use super::types::NodeId;
@@ -316,11 +316,11 @@ impl NodeTable {
     }
 
     fn node_shard(&self, id: NodeId) -> &RwLock<HashMap<NodeId, Node>> {
-        &self.nodes[shard(id.0)]
+        shard(&self.nodes, id.0)
     }
 
     fn object_shard(&self, object: ObjectId) -> &Mutex<HashMap<ObjectId, NodeId>> {
-        &self.objects[shard(object.ino)]
+        shard(&self.objects, object.ino)
     }
 }
 
@@ -420,11 +420,6 @@ impl Node {
 fn kind_number(kind: FileKind) -> u8 {
     let place = KINDS.iter().position(|known| *known == kind);
     u8::try_from(place.expect("all kinds are listed")).expect("there are eight")
-}
-
-/// Consecutive numbers go to different shards.
-fn shard(number: u64) -> usize {
-    usize::try_from(number % SHARDS as u64).expect("less than the number of shards")
 }
 
 /// The parent of a node without a name.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::error::At;
-use super::locks::{lock, read, write};
+use super::locks::{lock, read, shard, write};
 use super::nodes::ObjectId;
 use super::{FsError, NodeId};
 use crate::store::disk::DiskFile;
@@ -203,8 +203,7 @@ impl OpenTable {
     }
 
     fn shard(&self, object: ObjectId) -> &Mutex<Shard> {
-        let place = object.ino % SHARDS as u64;
-        &self.shards[usize::try_from(place).expect("less than the number of shards")]
+        shard(&self.shards, object.ino)
     }
 }
 

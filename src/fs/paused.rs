@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::locks::lock;
+use super::locks::{lock, shard};
 use super::types::NodeId;
 use crate::keys::Caller;
 use crate::store::tree::{DirFd, DirStream};
@@ -87,8 +87,7 @@ impl PausedListings {
     /// Numbers of directories often have their last bits in common.
     fn shard(&self, (node, pid): Reader) -> &Mutex<Shard> {
         let mixed = (node.0 ^ u64::from(pid)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let place = mixed >> (u64::BITS - SHARDS.ilog2());
-        &self.shards[usize::try_from(place).expect("less than the number of shards")]
+        shard(&self.shards, mixed >> (u64::BITS - SHARDS.ilog2()))
     }
 }
 

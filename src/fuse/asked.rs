@@ -6,7 +6,7 @@ use super::aside;
 use super::classic::Classic;
 use super::convert::{caller, file_attr, length, node};
 use super::guard::guarded;
-use crate::fs::{Attributes, Entry, FsError};
+use crate::fs::{Attributes, DirectorySink, Entry, FsError};
 
 impl Classic {
     /// Runs what a process asks for by name or node, of its own will.
@@ -32,6 +32,22 @@ impl Classic {
     ) -> Result<T, Errno> {
         self.note(request, 0, false);
         guarded(operation, work)
+    }
+
+    /// Gives a piece of a directory's listing.
+    pub(super) fn list(
+        &self,
+        request: &Request,
+        directory: INodeNo,
+        offset: u64,
+        with_attributes: bool,
+        names: &mut dyn DirectorySink,
+    ) -> Result<(), Errno> {
+        let operation = if with_attributes { "readdirplus" } else { "readdir" };
+        let (caller, node, offset) = (caller(request), node(directory), offset.cast_signed());
+        self.serve(operation, request, || {
+            self.fs.read_directory(caller, node, offset, with_attributes, names)
+        })
     }
 
     /// Notes who asks, that so many bytes are moved for it, and whether the kernel sends it by

@@ -358,17 +358,8 @@ impl Filesystem for Classic {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.serve("readdir", request, || {
-            let mut names = Names { reply: &mut reply };
-            self.fs.read_directory(
-                caller(request),
-                node(ino),
-                offset.cast_signed(),
-                false,
-                &mut names,
-            )
-        });
-        match result {
+        let mut names = Names { reply: &mut reply };
+        match self.list(request, ino, offset, false, &mut names) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
@@ -382,17 +373,8 @@ impl Filesystem for Classic {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.serve("readdirplus", request, || {
-            let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
-            self.fs.read_directory(
-                caller(request),
-                node(ino),
-                offset.cast_signed(),
-                true,
-                &mut names,
-            )
-        });
-        match result {
+        let mut names = NamesPlus { reply: &mut reply, ttl: self.fs.options().ttl };
+        match self.list(request, ino, offset, true, &mut names) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }

@@ -8,18 +8,12 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "lookups",
         rows: &[
-            Row {
-                name: "lookup-negative",
-                description: "look for a name that is not there, each for the first time",
-                unit: Unit::Microseconds,
-                on_disk_only: false,
-            },
-            Row {
-                name: "stat-cold",
-                description: "stat of a file, cold",
-                unit: Unit::Microseconds,
-                on_disk_only: false,
-            },
+            Row::new(
+                "lookup-negative",
+                "look for a name that is not there, each for the first time",
+                Unit::Microseconds,
+            ),
+            Row::new("stat-cold", "stat of a file, cold", Unit::Microseconds),
         ],
         pieces: 1,
         compares_modes: false,
@@ -48,12 +42,11 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "renames",
-        rows: &[Row {
-            name: "replace",
-            description: "write a small file and rename it over another",
-            unit: Unit::Microseconds,
-            on_disk_only: false,
-        }],
+        rows: &[Row::new(
+            "replace",
+            "write a small file and rename it over another",
+            Unit::Microseconds,
+        )],
         pieces: 2,
         compares_modes: false,
         prepare: super::nothing,

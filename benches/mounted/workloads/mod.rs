@@ -40,6 +40,13 @@ pub struct Row {
     pub on_disk_only: bool,
 }
 
+impl Row {
+    /// One that tells something wherever it is measured.
+    pub const fn new(name: &'static str, description: &'static str, unit: Unit) -> Self {
+        Self { name, description, unit, on_disk_only: false }
+    }
+}
+
 /// How a row is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {

@@ -112,7 +112,7 @@ fn write_sources(directory: &Path) {
 }
 
 const fn row(name: &'static str, description: &'static str) -> Row {
-    Row { name, description, unit: Unit::Milliseconds, on_disk_only: false }
+    Row::new(name, description, Unit::Milliseconds)
 }
 
 const UNITS: usize = 23;

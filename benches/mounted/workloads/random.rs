@@ -14,18 +14,8 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "random",
         rows: &[
-            Row {
-                name: "random-read-cold",
-                description: "4 KiB random read, cold",
-                unit: Unit::Microseconds,
-                on_disk_only: false,
-            },
-            Row {
-                name: "random-overwrite",
-                description: "4 KiB random overwrite, and close",
-                unit: Unit::PerSecond,
-                on_disk_only: false,
-            },
+            Row::new("random-read-cold", "4 KiB random read, cold", Unit::Microseconds),
+            Row::new("random-overwrite", "4 KiB random overwrite, and close", Unit::PerSecond),
         ],
         pieces: 2,
         compares_modes: false,
@@ -101,7 +91,7 @@ const fn fio(jobs: u32, name: &'static str, rows: &'static [Row]) -> Workload {
 }
 
 const fn fio_row(name: &'static str, description: &'static str) -> Row {
-    Row { name, description, unit: Unit::PerSecond, on_disk_only: false }
+    Row::new(name, description, Unit::PerSecond)
 }
 
 fn run_fio(place: &Place, row: &'static str, jobs: u32) {

@@ -11,24 +11,17 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "small-files",
         rows: &[
-            Row {
-                name: "open-cold",
-                description: "open and close a file, cold: its DEK is unwrapped",
-                unit: Unit::Microseconds,
-                on_disk_only: false,
-            },
-            Row {
-                name: "open",
-                description: "open and close a file, its DEK in memory",
-                unit: Unit::Microseconds,
-                on_disk_only: false,
-            },
-            Row {
-                name: "open-read",
-                description: "open, read 4000 bytes, close, the DEK in memory",
-                unit: Unit::Microseconds,
-                on_disk_only: false,
-            },
+            Row::new(
+                "open-cold",
+                "open and close a file, cold: its DEK is unwrapped",
+                Unit::Microseconds,
+            ),
+            Row::new("open", "open and close a file, its DEK in memory", Unit::Microseconds),
+            Row::new(
+                "open-read",
+                "open, read 4000 bytes, close, the DEK in memory",
+                Unit::Microseconds,
+            ),
         ],
         pieces: 1,
         compares_modes: true,
@@ -57,12 +50,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "creation",
-        rows: &[Row {
-            name: "create",
-            description: "make a file, write 4000 bytes, close",
-            unit: Unit::Microseconds,
-            on_disk_only: false,
-        }],
+        rows: &[Row::new("create", "make a file, write 4000 bytes, close", Unit::Microseconds)],
         pieces: 2,
         compares_modes: true,
         prepare: super::nothing,

@@ -10,24 +10,9 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "stream",
         rows: &[
-            Row {
-                name: "write",
-                description: "sequential write in pieces of 1 MiB, and fsync",
-                unit: Unit::MibPerSecond,
-                on_disk_only: false,
-            },
-            Row {
-                name: "read-cold",
-                description: "sequential read in pieces of 1 MiB, cold",
-                unit: Unit::MibPerSecond,
-                on_disk_only: false,
-            },
-            Row {
-                name: "read-warm",
-                description: "the same, warm",
-                unit: Unit::MibPerSecond,
-                on_disk_only: false,
-            },
+            Row::new("write", "sequential write in pieces of 1 MiB, and fsync", Unit::MibPerSecond),
+            Row::new("read-cold", "sequential read in pieces of 1 MiB, cold", Unit::MibPerSecond),
+            Row::new("read-warm", "the same, warm", Unit::MibPerSecond),
         ],
         pieces: 1,
         compares_modes: false,
@@ -44,12 +29,11 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "small-writes",
-        rows: &[Row {
-            name: "write-4k",
-            description: "sequential write in pieces of 4 KiB, and close",
-            unit: Unit::MibPerSecond,
-            on_disk_only: false,
-        }],
+        rows: &[Row::new(
+            "write-4k",
+            "sequential write in pieces of 4 KiB, and close",
+            Unit::MibPerSecond,
+        )],
         pieces: 2,
         compares_modes: false,
         prepare: super::nothing,

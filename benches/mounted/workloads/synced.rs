@@ -91,7 +91,7 @@ fn create(place: &Place) {
 }
 
 const fn row(name: &'static str, description: &'static str) -> Row {
-    Row { name, description, unit: Unit::PerSecond, on_disk_only: false }
+    Row::new(name, description, Unit::PerSecond)
 }
 
 const FILE: &str = "synced-file";

@@ -129,7 +129,7 @@ fn read(path: &Path) -> u64 {
 }
 
 const fn row(name: &'static str, description: &'static str) -> Row {
-    Row { name, description, unit: Unit::PerSecond, on_disk_only: false }
+    Row::new(name, description, Unit::PerSecond)
 }
 
 const TAR: &str = "tree.tar";

@@ -219,9 +219,9 @@ impl Following {
     /// there are some as well. `None` where that is not known: of one that has not asked before,
     /// has ended, or is not counted.
     pub(super) fn is_waited_for(&mut self, answers: u64) -> Option<bool> {
-        let caller = self.latest_caller();
-        let turns = scheduling::turns(caller);
-        let (before, turns_before) = std::mem::replace(&mut self.caller, (caller, turns));
+        let (before, turns_before) = self.caller;
+        self.begin_turns();
+        let (caller, turns) = self.caller;
         let (now, then) = (turns?, turns_before.filter(|_| caller == before)?);
         Some(now.saturating_sub(then) * MOST_FOR_A_TURN >= answers)
     }

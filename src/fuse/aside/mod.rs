@@ -530,6 +530,14 @@ mod tests {
         serving.join().unwrap();
     }
 
+    /// Callers whom somebody watches, and the threads that go where they are.
+    fn followed() -> (Arc<Callers>, Group) {
+        let bell = Arc::new(Bell::default());
+        bell.watch.get_or_init(thread::current);
+        let callers = Arc::new(Callers::new(bell));
+        (Arc::clone(&callers), Group::following(callers))
+    }
+
     /// Found by review: it was hidden by others of the group that served.
     #[test]
     fn one_that_wants_to_run_is_seen_beside_others_that_serve() {
@@ -564,10 +572,7 @@ mod tests {
 
     #[test]
     fn what_is_written_back_is_not_good_for_the_moment() {
-        let bell = Arc::new(Bell::default());
-        bell.watch.get_or_init(thread::current);
-        let callers = Arc::new(Callers::new(bell));
-        let mut group = Group::following(Arc::clone(&callers));
+        let (callers, mut group) = followed();
         let mut good = |requests: &[(u64, Request)]| {
             for (times, request) in requests {
                 (0..*times).for_each(|_| callers.note(*request));
@@ -589,10 +594,7 @@ mod tests {
 
     #[test]
     fn at_the_first_look_it_is_known_whether_the_caller_waits() {
-        let bell = Arc::new(Bell::default());
-        bell.watch.get_or_init(thread::current);
-        let callers = Arc::new(Callers::new(bell));
-        let mut group = Group::following(Arc::clone(&callers));
+        let (callers, mut group) = followed();
         let own = Request { caller: scheduling::own_number(), ..Request::default() };
         callers.note(own);
         group.skip();
