@@ -164,9 +164,9 @@ fn is_quiet(fs: &FileSystem, is_stopping: &dyn Fn() -> bool) -> bool {
     fs.overwrites() - before < MANY
 }
 
-/// 48 MiB: from three quarters of it on the kernel sends what it has, unless told otherwise by
+/// 64 MiB: from three quarters of it on the kernel sends what it has, unless told otherwise by
 /// `vm.dirty_background_ratio`, and at all of it writers wait.
-const MOST_BYTES: &str = "50331648";
+const MOST_BYTES: &str = "67108864";
 const REFRESHED: Duration = Duration::from_secs(30);
 /// So many overwrites, one step of [`FileSystem::await_overwrites`], ...
 const MANY: u64 = 64;

@@ -12,6 +12,7 @@ use super::error::VolumeError;
 use super::gather::Gather;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
+use super::presealed::Allowance;
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
     BlockIndex, CipherOffset, ContentSum, DATA_KEY_LABEL, DIGEST_KEY_LABEL, DigestKey, Envelope,
@@ -57,7 +58,8 @@ pub(super) struct Sealing {
     /// Whether page 0 is in the backing file. It is not while the file is empty: the header
     /// then goes with the first write.
     pub(super) on_disk: bool,
-    /// Seals made so far; `state.seal_count` is an upper bound of it that is on disk.
+    /// Seals made so far, and those of the allowance; `state.seal_count` is an upper bound of it
+    /// that is on disk.
     pub(super) seals: u64,
 }
 
@@ -92,6 +94,8 @@ pub(super) struct Content {
     pub(super) durable: Durable,
     /// Blocks that wait for the next commit.
     pub(super) gather: Gather,
+    /// What those who seal ahead may take.
+    pub(super) allowance: Arc<Allowance>,
     /// Entries may be ahead of the data that they describe: a block that does not open as its
     /// newer generation may open as the one before.
     pub(super) unsettled: bool,
@@ -115,6 +119,7 @@ impl Content {
             gaps: BlockRanges::default(),
             durable: Durable::new(volume.durability(), PlainSize(0)),
             gather: Gather::new(volume.gathered()),
+            allowance: Arc::default(),
             unsettled: false,
             ended: false,
         }
@@ -191,6 +196,12 @@ impl Content {
         Ok(())
     }
 
+    /// What comes before the first change by a write of `len` bytes. Blocks that it skips are not
+    /// sealed.
+    pub(super) fn begin_write(&mut self, len: u64) -> Result<(), VolumeError> {
+        self.begin_change(blocks_in(PlainSize(len)) + WRITE_MORE)
+    }
+
     /// The record to come after the one in page 0: with the next sequence, the content digest,
     /// and gaps that the size covers told as holes.
     pub(super) fn next_state(
@@ -259,7 +270,8 @@ impl Content {
             // It was settled when the DEK was withdrawn, and nothing has changed since.
             return false;
         }
-        let unused = sealing.state.seal_count.saturating_sub(sealing.seals);
+        let made = sealing.seals - self.allowance.left();
+        let unused = sealing.state.seal_count.saturating_sub(made);
         let told = !sealing.state.flags.digest_kept || sealing.told == sealing.sum;
         let current = sealing.state.size == self.size.0
             && self.gaps.is_empty()
@@ -283,6 +295,7 @@ impl Content {
         if !self.is_behind(in_use) {
             return Ok(());
         }
+        self.end_allowance();
         let size = self.size.0;
         let durable = self.durable.size().0.min(size);
         let sealing = self.sealing()?;
@@ -391,6 +404,8 @@ pub(super) fn block_aad(block: BlockIndex) -> [u8; 8] {
     block.0.to_le_bytes()
 }
 
+/// What a write may seal beyond the blocks that its length makes: its ends need not be theirs.
+pub(super) const WRITE_MORE: u64 = 2;
 const SEALS_WARNING: u64 = 1 << 31;
 /// How far ahead the count on disk is, so that it need not be written with each seal: little
 /// for a file with few seals, so that opening it often does not use its seals up.

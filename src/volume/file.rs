@@ -11,7 +11,7 @@ use super::durability::Durable;
 use super::error::VolumeError;
 use super::mounted::Volume;
 use super::pages::{EntryPages, Page};
-use super::presealed::Presealed;
+use super::presealed::{Allowance, Presealed};
 use crate::crypto::Secret;
 use crate::format::{
     CipherOffset, ContentSum, FileId, FormatError, Header, PAGE_LEN, PlainOffset, PlainSize,
@@ -30,6 +30,8 @@ pub struct EncryptedFile {
     /// across a sync only where a change of size or a hole takes several ordered steps.
     /// Innermost but for the lock of the tag pages.
     content: RwLock<Content>,
+    /// The content's, for those who seal ahead.
+    pub(super) allowance: Arc<Allowance>,
 }
 
 impl EncryptedFile {
@@ -102,7 +104,8 @@ impl EncryptedFile {
     }
 
     fn of(content: Content) -> Self {
-        Self { commits: Mutex::default(), content: RwLock::new(content) }
+        let allowance = Arc::clone(&content.allowance);
+        Self { commits: Mutex::default(), content: RwLock::new(content), allowance }
     }
 
     /// Asks whether the caller may use the file's key; needed at each further open of a file

@@ -3,18 +3,60 @@
 //! matter to them: a whole block is bound to its index and the key alone.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::content::{Content, FileKeys, block_aad};
+use super::content::{Content, FileKeys, WRITE_MORE, block_aad};
 use super::error::VolumeError;
 use super::file::EncryptedFile;
 use super::read::SPAN_BLOCKS;
 use crate::crypto::{NONCE_LEN, random_nonces};
 use crate::format::{
-    BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, Entry, MAX_PLAIN_SIZE, PlainOffset, Sealed,
-    entry_place,
+    BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, Entry, MAX_PLAIN_SIZE, PlainOffset,
+    SEALS_LIMIT, Sealed, entry_place,
 };
 use crate::sys::buffer::with_scratch;
+
+/// Seals of a file that are counted already and that nobody has made: those who seal ahead take
+/// them without the file's lock, which a write holds while the backing store takes it.
+#[derive(Default)]
+pub(super) struct Allowance {
+    /// Lock order: inside the content's, and taken alone.
+    granted: Mutex<Option<Granted>>,
+}
+
+struct Granted {
+    /// What they are made with. It is kept by the file alone, from which it may be withdrawn.
+    keys: Weak<FileKeys>,
+    /// For blocks from here on.
+    from: BlockIndex,
+    seals: u64,
+}
+
+impl Allowance {
+    /// The keys to seal `blocks` with, if enough is left for them.
+    fn take(&self, blocks: &Range<BlockIndex>) -> Option<Arc<FileKeys>> {
+        let mut granted = self.granted();
+        let granted = granted.as_mut()?;
+        let left = granted.seals.checked_sub(count(blocks))?;
+        let keys = granted.keys.upgrade().filter(|_| granted.from <= blocks.start)?;
+        granted.seals = left;
+        Some(keys)
+    }
+
+    /// How many nobody has taken.
+    pub(super) fn left(&self) -> u64 {
+        self.granted().as_ref().map_or(0, |granted| granted.seals)
+    }
+
+    /// Ends it: how many nobody has taken nor will.
+    pub(super) fn take_back(&self) -> u64 {
+        self.granted().take().map_or(0, |granted| granted.seals)
+    }
+
+    fn granted(&self) -> MutexGuard<'_, Option<Granted>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Sealed blocks, in memory that has room for the run that they begin.
 pub struct Presealed<'a> {
@@ -42,7 +84,10 @@ impl EncryptedFile {
         write: impl FnOnce(Option<Presealed<'_>>) -> T,
     ) -> Result<T, VolumeError> {
         let Some(blocks) = whole_blocks(offset, data.len()) else { return Ok(write(None)) };
-        let keys = self.writing().keys_to_preseal(&blocks)?;
+        let keys = match self.allowance.take(&blocks) {
+            Some(keys) => Some(keys),
+            None => self.writing().keys_to_preseal(&blocks)?,
+        };
         let Some(keys) = keys else { return Ok(write(None)) };
         let (start, _) = run_start(blocks.start);
         let last = offset + data.len() as u64 - 1;
@@ -62,7 +107,7 @@ impl<'a> Presealed<'a> {
         region: &'a mut [u8],
     ) -> Self {
         let mut sum = ContentSum::default();
-        let count = (blocks.end.0 - blocks.start.0) as usize;
+        let count = count(&blocks) as usize;
         // Fresh for each seal: a random start for this run alone; `keys_to_preseal` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..count]);
@@ -111,19 +156,38 @@ impl SealedBlocks {
 
 impl Content {
     /// The keys to seal `blocks` with, where they will be written through. Counts the seals,
-    /// whatever becomes of them.
+    /// whatever becomes of them, and as many more as the file has, for those to come.
     fn keys_to_preseal(
         &mut self,
         blocks: &Range<BlockIndex>,
     ) -> Result<Option<Arc<FileKeys>>, VolumeError> {
-        if !self.writable || self.sealing.is_none() || self.durable.covered() > blocks.start {
+        let covered = self.durable.covered();
+        if !self.writable || self.sealing.is_none() || covered > blocks.start {
             return Ok(None);
         }
-        self.begin_write((blocks.end.0 - blocks.start.0) * BLOCK_LEN)?;
+        self.end_allowance();
+        let (made, now) = (self.sealing()?.seals, count(blocks));
+        let ahead = made.min(ALLOWED_MAX).min(SEALS_LIMIT.saturating_sub(made + now + WRITE_MORE));
+        self.begin_change(now + ahead + WRITE_MORE)?;
         let sealing = self.sealing_mut()?;
-        sealing.seals += blocks.end.0 - blocks.start.0;
-        Ok(sealing.keys.clone())
+        sealing.seals += now + ahead;
+        let keys = Arc::clone(sealing.keys()?);
+        let granted = Granted { keys: Arc::downgrade(&keys), from: covered, seals: ahead };
+        *self.allowance.granted() = Some(granted);
+        Ok(Some(keys))
     }
+
+    /// What was counted for seals to come does not count, as they are not made.
+    pub(super) fn end_allowance(&mut self) {
+        let left = self.allowance.take_back();
+        if let Some(sealing) = &mut self.sealing {
+            sealing.seals -= left;
+        }
+    }
+}
+
+fn count(blocks: &Range<BlockIndex>) -> u64 {
+    blocks.end.0 - blocks.start.0
 }
 
 /// Where the run starts that a write from `first` on makes, and whether the page of its first
@@ -148,3 +212,5 @@ fn whole_blocks(offset: u64, len: usize) -> Option<Range<BlockIndex>> {
 
 /// With fewer blocks than these, locking twice costs more than others gain by it.
 const LEAST_BLOCKS: u64 = 16;
+/// 16 MiB are sealed before the file's lock is needed again.
+const ALLOWED_MAX: u64 = 4096;

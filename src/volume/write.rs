@@ -60,12 +60,6 @@ impl Content {
         Ok(offset.block().min(last)..end)
     }
 
-    /// What comes before the first change by a write of `len` bytes. Blocks that it skips are not
-    /// sealed.
-    pub(super) fn begin_write(&mut self, len: u64) -> Result<(), VolumeError> {
-        self.begin_change(blocks_in(PlainSize(len)) + 2)
-    }
-
     fn write_spans(
         &mut self,
         offset: PlainOffset,
@@ -204,6 +198,10 @@ impl Content {
     ) -> Result<(), VolumeError> {
         // What is not covered first: it may fail, and then nothing has changed.
         let covered = self.durable.covered().clamp(blocks.start, blocks.end);
+        if blocks.start < covered && presealed.is_some() {
+            // It was sealed for nothing, as a sync has come between.
+            self.end_allowance();
+        }
         if covered < blocks.end {
             self.write_through(covered..blocks.end, last_len, &plain_of, presealed)?;
         }

@@ -1,6 +1,7 @@
 //! Encrypted files over backing files in memory, without a kernel: against a plain model,
 //! through process deaths and backing faults, under tampering, and against another AES-GCM.
 
+mod ahead;
 mod crash;
 mod every_fault;
 mod faults;
