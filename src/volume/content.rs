@@ -180,7 +180,7 @@ impl Content {
         if wanted > state.seal_count {
             let reserved = sealing.seals.clamp(SEALS_RESERVED.start, SEALS_RESERVED.end);
             state.seal_count = (wanted + reserved).min(SEALS_LIMIT);
-            if sealing.seals < SEALS_WARNING && wanted >= SEALS_WARNING {
+            if sealing.state.seal_count < SEALS_WARNING && state.seal_count >= SEALS_WARNING {
                 log::warn!(
                     "file {file}: its DEK has sealed 2^31 blocks of the 2^32 that are safe; \
                      give it a new one with 'ssefs rekey'"

@@ -28,7 +28,7 @@ pub struct EncryptedFile {
     pub(super) commits: Mutex<()>,
     /// Held across the backing I/O of one request; never across a key server's answer, and
     /// across a sync only where a change of size or a hole takes several ordered steps.
-    /// Innermost but for the lock of the tag pages.
+    /// Innermost but for the locks of the tag pages and of the allowance.
     content: RwLock<Content>,
     /// The content's, for those who seal ahead.
     pub(super) allowance: Arc<Allowance>,

@@ -3,7 +3,7 @@
 //! matter to them: a whole block is bound to its index and the key alone.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::content::{Content, FileKeys, WRITE_MORE, block_aad};
 use super::error::VolumeError;
@@ -25,22 +25,19 @@ pub(super) struct Allowance {
 }
 
 struct Granted {
-    /// What they are made with. It is kept by the file alone, from which it may be withdrawn.
-    keys: Weak<FileKeys>,
+    keys: Arc<FileKeys>,
     /// For blocks from here on.
     from: BlockIndex,
     seals: u64,
 }
 
 impl Allowance {
-    /// The keys to seal `blocks` with, if enough is left for them.
+    /// The keys to seal `blocks` with, if there are seals for them.
     fn take(&self, blocks: &Range<BlockIndex>) -> Option<Arc<FileKeys>> {
         let mut granted = self.granted();
-        let granted = granted.as_mut()?;
-        let left = granted.seals.checked_sub(count(blocks))?;
-        let keys = granted.keys.upgrade().filter(|_| granted.from <= blocks.start)?;
-        granted.seals = left;
-        Some(keys)
+        let granted = granted.as_mut().filter(|granted| granted.from <= blocks.start)?;
+        granted.seals = granted.seals.checked_sub(count(blocks))?;
+        Some(Arc::clone(&granted.keys))
     }
 
     /// How many nobody has taken.
@@ -156,23 +153,30 @@ impl SealedBlocks {
 
 impl Content {
     /// The keys to seal `blocks` with, where they will be written through. Counts the seals,
-    /// whatever becomes of them, and as many more as the file has, for those to come.
+    /// whatever becomes of them, and some more, for those to come: as many as the file has, up to
+    /// [`ALLOWED_MAX`].
     fn keys_to_preseal(
         &mut self,
         blocks: &Range<BlockIndex>,
     ) -> Result<Option<Arc<FileKeys>>, VolumeError> {
-        let covered = self.durable.covered();
-        if !self.writable || self.sealing.is_none() || covered > blocks.start {
+        let from = self.durable.covered();
+        if !self.writable || self.sealing.is_none() || from > blocks.start {
             return Ok(None);
+        }
+        if let Some(keys) = self.allowance.take(blocks) {
+            // Another one has waited for the lock before.
+            return Ok(Some(keys));
         }
         self.end_allowance();
         let (made, now) = (self.sealing()?.seals, count(blocks));
-        let ahead = made.min(ALLOWED_MAX).min(SEALS_LIMIT.saturating_sub(made + now + WRITE_MORE));
+        let ahead = made.min(ALLOWED_MAX);
+        // What is near the limit of its seals goes on block by block.
+        let ahead = if made + ALLOWANCE_ENDS > SEALS_LIMIT { 0 } else { ahead };
         self.begin_change(now + ahead + WRITE_MORE)?;
         let sealing = self.sealing_mut()?;
         sealing.seals += now + ahead;
         let keys = Arc::clone(sealing.keys()?);
-        let granted = Granted { keys: Arc::downgrade(&keys), from: covered, seals: ahead };
+        let granted = Granted { keys: Arc::clone(&keys), from, seals: ahead };
         *self.allowance.granted() = Some(granted);
         Ok(Some(keys))
     }
@@ -210,7 +214,9 @@ fn whole_blocks(offset: u64, len: usize) -> Option<Range<BlockIndex>> {
     worth.then(|| first..BlockIndex(first.0 + count))
 }
 
-/// With fewer blocks than these, locking twice costs more than others gain by it.
+/// With fewer blocks than these, sealing ahead costs more than others gain by it.
 const LEAST_BLOCKS: u64 = 16;
 /// 16 MiB are sealed before the file's lock is needed again.
 const ALLOWED_MAX: u64 = 4096;
+/// So near the limit nothing is counted ahead, which others would be refused for.
+const ALLOWANCE_ENDS: u64 = 1 << 16;

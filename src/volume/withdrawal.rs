@@ -24,6 +24,7 @@ impl EncryptedFile {
     /// has [restored](Self::authorise) it.
     pub fn withdraw(&self) {
         let mut content = self.writing();
+        content.end_allowance();
         if let Err(error) = content.commit_now().and_then(|()| content.settle(false)) {
             let file = content.file_id();
             log::error!("file {file}: its header could not be brought up to date ({error})");

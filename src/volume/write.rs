@@ -198,10 +198,6 @@ impl Content {
     ) -> Result<(), VolumeError> {
         // What is not covered first: it may fail, and then nothing has changed.
         let covered = self.durable.covered().clamp(blocks.start, blocks.end);
-        if blocks.start < covered && presealed.is_some() {
-            // It was sealed for nothing, as a sync has come between.
-            self.end_allowance();
-        }
         if covered < blocks.end {
             self.write_through(covered..blocks.end, last_len, &plain_of, presealed)?;
         }

@@ -17,7 +17,7 @@ use ssefs::store::memory::MemoryFile;
 use super::harness::{TestVolume, WRAPPING_KEY, pattern};
 use super::model::content;
 
-fn unwrap_dek(header: &Header, envelope: &Envelope) -> [u8; 32] {
+pub fn unwrap_dek(header: &Header, envelope: &Envelope) -> [u8; 32] {
     let (nonce, sealed) = envelope.wrapped_dek.split_first_chunk::<12>().unwrap();
     let aad = envelope.aad(header.prologue.volume_id, header.prologue.file_id);
     Aes256Gcm::new(&WRAPPING_KEY.into())
