@@ -167,7 +167,7 @@ impl Content {
     }
 
     fn begin_flush(&mut self) -> Arc<Counted> {
-        // What it covers is not to be sealed ahead any more.
+        // What it may come to cover is not to be sealed ahead.
         self.end_allowance();
         let all_written = self.gather.is_empty();
         self.durable.begin_flush(all_written.then_some(self.size), self.backing.changes());

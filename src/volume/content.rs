@@ -167,6 +167,10 @@ impl Content {
         }
         let epoch = self.volume.epoch();
         let file = self.file_id();
+        if self.sealing()?.seals + seals > SEALS_LIMIT {
+            // What may be left of the allowance is for this one.
+            self.end_allowance();
+        }
         let sealing = self.sealing_mut()?;
         let wanted = sealing.seals + seals;
         if wanted > SEALS_LIMIT {

@@ -320,8 +320,8 @@ impl EncryptedFile {
         self.settle_while(false)
     }
 
-    /// The same; of a file that is `in_use` by who goes on writing, what was set aside for that
-    /// stays.
+    /// The same; of a file that is `in_use` by who goes on writing, the seals that its record
+    /// reserves for that stay.
     pub fn settle_while(&self, in_use: bool) -> Result<(), VolumeError> {
         self.commit()?;
         let mut content = self.writing();

@@ -105,7 +105,7 @@ impl<'a> Presealed<'a> {
     ) -> Self {
         let mut sum = ContentSum::default();
         let count = count(&blocks) as usize;
-        // Fresh for each seal: a random start for this run alone; `keys_to_preseal` counts them.
+        // Fresh for each seal: a random start for this run alone. Who gave the keys counted them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..count]);
         let plains = data.as_chunks::<{ BLOCK_LEN as usize }>().0;
@@ -169,9 +169,7 @@ impl Content {
         }
         self.end_allowance();
         let (made, now) = (self.sealing()?.seals, count(blocks));
-        let ahead = made.min(ALLOWED_MAX);
-        // What is near the limit of its seals goes on block by block.
-        let ahead = if made + ALLOWANCE_ENDS > SEALS_LIMIT { 0 } else { ahead };
+        let ahead = made.min(ALLOWED_MAX).min(SEALS_LIMIT.saturating_sub(made + now + WRITE_MORE));
         self.begin_change(now + ahead + WRITE_MORE)?;
         let sealing = self.sealing_mut()?;
         sealing.seals += now + ahead;
@@ -218,5 +216,3 @@ fn whole_blocks(offset: u64, len: usize) -> Option<Range<BlockIndex>> {
 const LEAST_BLOCKS: u64 = 16;
 /// 16 MiB are sealed before the file's lock is needed again.
 const ALLOWED_MAX: u64 = 4096;
-/// So near the limit nothing is counted ahead, which others would be refused for.
-const ALLOWANCE_ENDS: u64 = 1 << 16;

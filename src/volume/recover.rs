@@ -43,6 +43,7 @@ impl Content {
         log::info!("file {file}: last written in epoch {epoch}, recovering");
         self.read_entries_again()?;
         let floor = self.durable.size();
+        self.end_allowance();
         // Whatever is there is not to be written over without its entry.
         self.durable.begin_again(self.size);
 

@@ -307,6 +307,52 @@ fn what_is_sealed_ahead_fits_whatever_the_file_became() {
     }
 }
 
+/// Threads that write pieces of their own, over and over, while another one syncs and cuts: each
+/// piece is as its thread wrote it last, or cut off.
+#[test]
+fn several_threads_write_one_file_while_it_is_synced_and_cut() {
+    const PIECE: usize = 70 * 4096;
+    const ROUNDS: u64 = 12;
+    let mut volume = TestVolume::new();
+    let backing = Arc::new(MemoryFile::new());
+    let file = volume.open(&backing).unwrap();
+    let is_last = |thread: usize, found: &[u8]| {
+        found == &pattern(thread as u64 * 100 + ROUNDS, PIECE)[..found.len()]
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let file = &file;
+            scope.spawn(move || {
+                for round in 0..=ROUNDS {
+                    let at = thread * PIECE as u64;
+                    file.write(at, &pattern(thread * 100 + round, PIECE)).unwrap();
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            file.sync(SyncScope::Data).unwrap();
+            // Above all pieces, so that what is cut off is what was added here.
+            let end = 4 * PIECE as u64;
+            file.write(end + round * 4096, &pattern(7, 20 * 4096)).unwrap();
+            file.set_size(end + 10).unwrap();
+            file.punch_hole(end, 10).unwrap();
+            file.settle_while(true).unwrap();
+        }
+    });
+    let check = |file: &EncryptedFile| {
+        let found = content(file).unwrap();
+        assert_eq!(found.len(), 4 * PIECE + 10);
+        for (thread, piece) in found[..4 * PIECE].chunks(PIECE).enumerate() {
+            assert!(is_last(thread, piece), "piece {thread}");
+        }
+    };
+    check(&file);
+    file.settle().unwrap();
+    drop(file);
+    volume.remount();
+    check(&volume.open(&backing).unwrap());
+}
+
 #[test]
 fn several_threads_write_one_file_at_once() {
     const PIECE: usize = 100 * 4096;
