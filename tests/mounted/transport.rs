@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -195,6 +196,52 @@ fn armed_ring(fail_point: &str) -> Option<Mount> {
 
 fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).expect("the kernel says why")
+}
+
+/// What moves much leaves a thread more entries than one; a program that syncs alone was passed on
+/// to threads on other CPUs from then on.
+#[test]
+fn syncs_stay_on_their_cpu_after_a_large_file() {
+    const SYNCS: u64 = 400;
+    if !is_offered() {
+        return;
+    }
+    let Some(bench) = Bench::new() else { return };
+    bench.mount(&["-o", "transport=uring"]);
+    let threads = format!("/proc/{}/task", bench.daemon());
+    let passed_on = || switches(Path::new(&threads), "slow-");
+    let file = File::create(bench.file("log")).unwrap();
+    let large = File::create(bench.file("large")).unwrap();
+    // Which thread is left with more entries is chance.
+    for round in 0..8 {
+        for place in 0..48 {
+            large.write_all_at(&vec![7; 1 << 20], place << 20).unwrap();
+        }
+        large.sync_all().unwrap();
+        let before = passed_on();
+        for place in 0..SYNCS {
+            file.write_all_at(b"line", place * 4).unwrap();
+            file.sync_data().unwrap();
+        }
+        let passed_on = passed_on() - before;
+        assert!(passed_on < SYNCS / 4, "{passed_on} of {SYNCS} syncs were passed on in {round}");
+    }
+    drop((file, large));
+    bench.unmount();
+}
+
+/// How often the threads of that name have waited for something.
+fn switches(threads: &Path, name: &str) -> u64 {
+    let of_thread = |thread: PathBuf| {
+        if !fs::read_to_string(thread.join("comm")).unwrap().starts_with(name) {
+            return 0;
+        }
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        let mut lines = status.lines();
+        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        count.trim().parse::<u64>().unwrap()
+    };
+    fs::read_dir(threads).unwrap().map(|thread| of_thread(thread.unwrap().path())).sum()
 }
 
 /// Large and small requests at the same time: each is answered with its own data.

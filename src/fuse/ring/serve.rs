@@ -32,7 +32,9 @@ pub(super) enum Lane {
     /// It moves much data: better on another CPU, while the caller goes on. Where so many `others`
     /// wait behind it for the same thread, an idle one is to help.
     Bulk { others: u32 },
-    /// It may wait, for a disk or a key service.
+    /// It may wait for the disk, as long as that takes to make something durable.
+    Disk,
+    /// It may wait longer, for a disk or a key service.
     Slow,
     /// It may wait for the kernel, which may wait for another answer first.
     Apart,
@@ -46,14 +48,11 @@ impl Service {
                 let others = if opcode == opcode::READ { OTHER_READS } else { OTHER_WRITES };
                 return Lane::Bulk { others };
             }
-            opcode::FSYNC
-            | opcode::FSYNCDIR
-            | opcode::FALLOCATE
-            | opcode::COPY_FILE_RANGE
-            | opcode::SETXATTR => true,
+            opcode::FSYNC | opcode::FSYNCDIR => return Lane::Disk,
+            opcode::RENAME | opcode::RENAME2 if self.fs.change_may_wait() => return Lane::Disk,
+            opcode::FALLOCATE | opcode::COPY_FILE_RANGE | opcode::SETXATTR => true,
             opcode::LSEEK => return Lane::Apart,
             opcode::OPEN | opcode::CREATE => self.fs.open_may_wait(),
-            opcode::RENAME | opcode::RENAME2 => self.fs.change_may_wait(),
             opcode::SETATTR => {
                 let asked = SetattrIn::read(structure);
                 let cuts = asked.is_some_and(|asked| asked.valid & valid::SIZE != 0);

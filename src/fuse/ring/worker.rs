@@ -31,6 +31,30 @@ pub(super) struct Worker {
     role: Role,
     server: Option<Arc<Server>>,
     lanes: Arc<Lanes>,
+    alone: Alone,
+}
+
+/// Whether the requests that come to a thread are those of one caller.
+#[derive(Default)]
+struct Alone {
+    caller: u32,
+    /// How many there have been of it after its first one.
+    in_a_row: u32,
+}
+
+impl Alone {
+    /// What the kernel writes back is of nobody.
+    fn note(&mut self, caller: u32) {
+        if caller == 0 {
+            return;
+        }
+        self.in_a_row = if caller == self.caller { self.in_a_row.saturating_add(1) } else { 0 };
+        self.caller = caller;
+    }
+
+    fn is_one(&self) -> bool {
+        self.in_a_row >= ALONE_AFTER
+    }
 }
 
 impl Role {
@@ -52,7 +76,7 @@ impl Worker {
         server: Option<Arc<Server>>,
         lanes: Arc<Lanes>,
     ) -> Self {
-        Self { ring, role, server, lanes }
+        Self { ring, role, server, lanes, alone: Alone::default() }
     }
 
     /// Registers the entries of a home thread.
@@ -106,13 +130,19 @@ impl Worker {
     fn route(&mut self, mut entry: Entry, was_handed: bool) {
         fail_point::hit("fuse.ring.take");
         let lane = lane(&entry, &self.lanes.service);
-        if let (Some(server), false) = (&self.server, was_handed) {
-            let (caller, is_bulky) = (caller(&entry), matches!(lane, Lane::Bulk { .. }));
-            server.note(Request { caller, is_bulky, is_written_back: false });
+        if !was_handed {
+            let caller = caller(&entry);
+            self.alone.note(caller);
+            if let Some(server) = &self.server {
+                let is_bulky = matches!(lane, Lane::Bulk { .. });
+                server.note(Request { caller, is_bulky, is_written_back: false });
+            }
         }
         match (lane, &self.role) {
             (Lane::Here, Role::Home { .. }) => self.answer(entry),
-            (Lane::Slow, &Role::Home { index, .. }) if self.begins_wait(index, &entry) => {
+            (Lane::Slow | Lane::Disk, &Role::Home { index, .. })
+                if self.begins_wait(index, &entry, lane) =>
+            {
                 let queue = entry.queue();
                 self.answer(entry);
                 self.lanes.ends_wait(queue);
@@ -150,9 +180,10 @@ impl Worker {
     }
 
     /// Whether what may wait can be served here: nobody else is kept waiting by that, as no other
-    /// request can come to this thread meanwhile.
-    fn begins_wait(&self, index: usize, entry: &Entry) -> bool {
-        self.ring.outstanding() == 0
+    /// request can come to this thread meanwhile. Where it has more entries, since much was moved,
+    /// one could come; while it hears of one caller only it waits for the disk nevertheless.
+    fn begins_wait(&self, index: usize, entry: &Entry, lane: Lane) -> bool {
+        (self.ring.outstanding() == 0 || lane == Lane::Disk && self.alone.is_one())
             && !self.ring.has_event()
             && self.lanes.begins_wait(index, entry.queue())
     }
@@ -199,5 +230,28 @@ fn has_ended(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
+/// So many requests of one caller in a row: when another one comes and has to wait for the disk,
+/// that is once in as many.
+const ALONE_AFTER: u32 = 16;
 /// The kernel takes no less than it may have to put there.
 const PAYLOAD_BYTES: usize = MAX_WRITE as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_caller_is_alone_after_some_requests_and_until_another_comes() {
+        let mut alone = Alone::default();
+        for _ in 0..=ALONE_AFTER {
+            assert!(!alone.is_one());
+            alone.note(7);
+            alone.note(0);
+        }
+        assert!(alone.is_one(), "what is written back is of another");
+        alone.note(8);
+        assert!(!alone.is_one());
+        alone.note(7);
+        assert!(!alone.is_one());
+    }
+}
