@@ -26,6 +26,14 @@ pub(super) struct HomeThread {
     pub(super) address: RingAddress<Ticket>,
     /// The other one of the same queue, where there is one.
     pub(super) neighbour: Option<usize>,
+    /// How many of its entries are with the kernel, as it told last.
+    entries: AtomicUsize,
+}
+
+impl HomeThread {
+    pub(super) fn new(address: RingAddress<Ticket>, neighbour: Option<usize>) -> Self {
+        Self { address, neighbour, entries: AtomicUsize::new(0) }
+    }
 }
 
 struct BulkThread {
@@ -149,6 +157,35 @@ impl Lanes {
         let waiting = &self.queues[usize::from(queue)].waiting;
         self.homes[index].neighbour.is_some()
             && waiting.compare_exchange(NOBODY, index, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The home thread `index` has given so many entries to the kernel.
+    pub(super) fn tell_entries(&self, index: usize, entries: usize) {
+        self.homes[index].entries.store(entries, Ordering::Relaxed);
+    }
+
+    /// Whether a request can come to the neighbour of the home thread `index`.
+    pub(super) fn neighbour_has_entry(&self, index: usize) -> bool {
+        let neighbour = self.homes[index].neighbour.map(|neighbour| &self.homes[neighbour]);
+        neighbour.is_some_and(|neighbour| neighbour.entries.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Leaves an answered entry to the neighbour of the home thread `index`, where that has none.
+    ///
+    /// # Errors
+    /// The entry, where there is no neighbour, or it has one.
+    pub(super) fn to_neighbour_without(&self, index: usize, mut entry: Entry) -> Result<(), Entry> {
+        let Some(neighbour) = self.homes[index].neighbour else { return Err(entry) };
+        let home = &self.homes[neighbour];
+        let none_told = home.entries.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed);
+        if none_told.is_err() {
+            return Err(entry);
+        }
+        entry.extra_mut().home = neighbour;
+        home.address.hand(entry).map_err(|(entry, error)| {
+            log::debug!("an answer was not left to a neighbour: {error}");
+            entry
+        })
     }
 
     /// The home thread that began to wait serves everything again.

@@ -192,7 +192,7 @@ impl Starting {
                 made.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended")))?;
             match role {
                 Role::Home { neighbour, cpu, .. } => {
-                    homes.push(HomeThread { address, neighbour });
+                    homes.push(HomeThread::new(address, neighbour));
                     let of_cpu: &mut Vec<_> = of_cpus.entry(cpu).or_default();
                     of_cpu.extend(server);
                 }

@@ -105,6 +105,9 @@ impl Worker {
     /// Serves until the connection ends.
     pub(super) fn run(mut self) -> io::Result<()> {
         while !(self.lanes.is_stopping() && self.ring.outstanding() == 0) {
+            if let Role::Home { index, .. } = self.role {
+                self.lanes.tell_entries(index, self.ring.outstanding());
+            }
             self.ring.wait()?;
             while let Some(event) = self.ring.next_event() {
                 self.take(event);
@@ -181,16 +184,28 @@ impl Worker {
 
     /// Whether what may wait can be served here: nobody else is kept waiting by that, as no other
     /// request can come to this thread meanwhile. Where it has more entries, since much was moved,
-    /// one could come; while it hears of one caller only it waits for the disk nevertheless.
+    /// one could come; while it hears of one caller only, and others may come to its neighbour, it
+    /// waits for the disk nevertheless.
     fn begins_wait(&self, index: usize, entry: &Entry, lane: Lane) -> bool {
-        (self.ring.outstanding() == 0 || lane == Lane::Disk && self.alone.is_one())
+        let others_have_a_way =
+            || lane == Lane::Disk && self.alone.is_one() && self.lanes.neighbour_has_entry(index);
+        (self.ring.outstanding() == 0 || others_have_a_way())
             && !self.ring.has_event()
             && self.lanes.begins_wait(index, entry.queue())
     }
 
     fn answer(&mut self, mut entry: Entry) {
         serve(&mut entry, &self.lanes.service);
-        self.commit(entry);
+        let entry = match self.role {
+            // With all entries of a queue it could not wait for anything.
+            Role::Home { index, .. } if self.ring.outstanding() > 0 => {
+                self.lanes.to_neighbour_without(index, entry)
+            }
+            _ => Err(entry),
+        };
+        if let Err(entry) = entry {
+            self.commit(entry);
+        }
     }
 
     fn commit(&mut self, mut entry: Entry) {
@@ -230,8 +245,8 @@ fn has_ended(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
-/// So many requests of one caller in a row: when another one comes and has to wait for the disk,
-/// that is once in as many.
+/// After so many further requests of one caller; when one of another comes meanwhile and has to
+/// wait for the disk too, it begins anew.
 const ALONE_AFTER: u32 = 16;
 /// The kernel takes no less than it may have to put there.
 const PAYLOAD_BYTES: usize = MAX_WRITE as usize;
