@@ -36,7 +36,7 @@ impl Allowance {
     fn take(&self, blocks: &Range<BlockIndex>) -> Option<Arc<FileKeys>> {
         let mut granted = self.granted();
         let granted = granted.as_mut().filter(|granted| granted.from <= blocks.start)?;
-        granted.seals = granted.seals.checked_sub(count(blocks))?;
+        granted.seals = granted.seals.checked_sub(block_count(blocks))?;
         Some(Arc::clone(&granted.keys))
     }
 
@@ -104,7 +104,7 @@ impl<'a> Presealed<'a> {
         region: &'a mut [u8],
     ) -> Self {
         let mut sum = ContentSum::default();
-        let count = count(&blocks) as usize;
+        let count = block_count(&blocks) as usize;
         // Fresh for each seal: a random start for this run alone. Who gave the keys counted them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..count]);
@@ -168,7 +168,7 @@ impl Content {
             return Ok(Some(keys));
         }
         self.end_allowance();
-        let (made, now) = (self.sealing()?.seals, count(blocks));
+        let (made, now) = (self.sealing()?.seals, block_count(blocks));
         let ahead = made.min(ALLOWED_MAX).min(SEALS_LIMIT.saturating_sub(made + now + WRITE_MORE));
         self.begin_change(now + ahead + WRITE_MORE)?;
         let sealing = self.sealing_mut()?;
@@ -188,7 +188,7 @@ impl Content {
     }
 }
 
-fn count(blocks: &Range<BlockIndex>) -> u64 {
+pub(super) fn block_count(blocks: &Range<BlockIndex>) -> u64 {
     blocks.end.0 - blocks.start.0
 }
 

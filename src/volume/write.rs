@@ -12,7 +12,7 @@ use super::content::{Content, block_aad};
 use super::error::VolumeError;
 use super::gather::Gathered;
 use super::pages::{Page, entry_in, set_entry_in};
-use super::presealed::{Presealed, SealedBlocks, run_start};
+use super::presealed::{Presealed, SealedBlocks, block_count, run_start};
 use super::read::{BAD_ENTRY, SPAN_BLOCKS, opens_as};
 use crate::crypto::{NONCE_LEN, random_nonces};
 use crate::format::{
@@ -222,7 +222,7 @@ impl Content {
         let mut pages = self.pages_for(blocks)?;
         // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
-        random_nonces(&mut nonces[..(blocks.end.0 - blocks.start.0) as usize]);
+        random_nonces(&mut nonces[..block_count(blocks) as usize]);
         let mut gathered = Vec::new();
         for (block, nonce) in (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces) {
             let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
@@ -257,7 +257,7 @@ impl Content {
         self.durable.note_change();
         self.gaps.remove(blocks.start.0..blocks.end.0);
         let sealing = self.sealing_mut()?;
-        sealing.seals += blocks.end.0 - blocks.start.0;
+        sealing.seals += block_count(blocks);
         sealing.sum = sum;
         for (index, page) in pages {
             sealing.pages.put_ahead(index, page);
@@ -457,7 +457,7 @@ impl Content {
     ) -> Result<(), VolumeError> {
         let (blocks, done) = (run.blocks, run.done);
         let (start, _) = run_start(blocks.start);
-        let left = (blocks.end.0 - blocks.start.0) as usize - done.map_or(0, SealedBlocks::count);
+        let left = block_count(blocks) as usize - done.map_or(0, SealedBlocks::count);
         // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..left]);

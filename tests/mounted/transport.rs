@@ -1,16 +1,16 @@
 //! How requests reach the daemon: what was asked for comes about or is refused, a ring serves also
 //! those who ask while others wait, and when a part of it is lost nobody waits for ever.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use ssefs::sys::fail_point::VARIABLE;
+use ssefs::sys::process::Status;
 
 use crate::harness::{Bench, Mount, Setup, has_fail_points, skip, succeed, wait_for};
 
@@ -208,8 +208,8 @@ fn syncs_stay_on_their_cpu_after_a_large_file() {
     }
     let Some(bench) = Bench::new() else { return };
     bench.mount(&["-o", "transport=uring"]);
-    let threads = format!("/proc/{}/task", bench.daemon());
-    let passed_on = || switches(Path::new(&threads), "slow-");
+    let daemon = bench.daemon();
+    let passed_on = || switches(daemon, "slow-");
     let file = File::create(bench.file("log")).unwrap();
     let large = File::create(bench.file("large")).unwrap();
     // Which thread is left with more entries is chance.
@@ -231,19 +231,15 @@ fn syncs_stay_on_their_cpu_after_a_large_file() {
 }
 
 /// How often the threads of that name have waited for something.
-fn switches(threads: &Path, name: &str) -> u64 {
-    let of_thread = |thread: PathBuf| {
-        // It may have ended by now.
-        let read = |file| fs::read_to_string(thread.join(file)).unwrap_or_default();
-        if !read("comm").starts_with(name) {
-            return 0;
-        }
-        let status = read("status");
-        let mut lines = status.lines();
-        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        count.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+fn switches(daemon: u32, name: &str) -> u64 {
+    let of_thread = |thread: DirEntry| {
+        // What has ended by now has no fields.
+        let status = Status::of(thread.file_name().to_str()?.parse().ok()?);
+        status.field("Name").next().filter(|it| it.starts_with(name))?;
+        status.field("voluntary_ctxt_switches").next()?.parse::<u64>().ok()
     };
-    fs::read_dir(threads).unwrap().map(|thread| of_thread(thread.unwrap().path())).sum()
+    let threads = fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
+    threads.filter_map(|thread| of_thread(thread.unwrap())).sum()
 }
 
 /// Large and small requests at the same time: each is answered with its own data.

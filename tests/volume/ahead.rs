@@ -1,78 +1,22 @@
 //! Sealing ahead of the write that it is for: nobody waits for a write that is under way, and what
 //! is counted for it is counted once.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use ssefs::crypto::{MacKey, Secret, derive};
 use ssefs::format::{Header, SEALS_LIMIT, STATE_MAC_LABEL, StateRecord};
 use ssefs::store::memory::MemoryFile;
 use ssefs::store::{BackingFile, SyncScope};
-use ssefs::volume::VolumeError;
+use ssefs::volume::{EncryptedFile, VolumeError};
 
+use crate::gate::{Gate, Kept, PATIENCE};
 use crate::harness::{TestVolume, pattern};
 use crate::oracle::unwrap_dek;
 
 const PIECE: usize = 64 * 4096;
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A backing file whose next write, when that is asked for, says that it has begun and lasts until
-/// it is told to go on.
-struct Slow {
-    inner: MemoryFile,
-    held: Mutex<Option<(Sender<()>, Receiver<()>)>>,
-}
-
-impl Slow {
-    fn hold_next_write(&self) -> (Receiver<()>, Sender<()>) {
-        let ((begins, begun), (go_on, told)) = (channel(), channel());
-        *self.held.lock().unwrap() = Some((begins, told));
-        (begun, go_on)
-    }
-}
-
-impl BackingFile for Slow {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
-    }
-
-    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let held = self.held.lock().unwrap().take();
-        if let Some((begins, told)) = held {
-            begins.send(()).unwrap();
-            // Nobody tells it where the test has failed.
-            let _ = told.recv_timeout(2 * PATIENCE);
-        }
-        self.inner.write_at(bufs, offset)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.inner.size()
-    }
-
-    fn set_size(&self, size: u64) -> io::Result<()> {
-        self.inner.set_size(size)
-    }
-
-    fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> io::Result<()> {
-        self.inner.allocate(offset, len, keep_size)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.punch(offset, len)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.inner.next_data(offset)
-    }
-
-    fn sync(&self, scope: SyncScope) -> io::Result<()> {
-        self.inner.sync(scope)
-    }
-}
 
 fn write_pieces(write: impl Fn(u64, &[u8]), pieces: Range<usize>) {
     for piece in pieces {
@@ -83,13 +27,13 @@ fn write_pieces(write: impl Fn(u64, &[u8]), pieces: Range<usize>) {
 #[test]
 fn who_seals_ahead_does_not_wait_for_a_write_under_way() {
     let volume = TestVolume::new();
-    let backing = Arc::new(Slow { inner: MemoryFile::new(), held: Mutex::default() });
+    let backing = Arc::new(Gate::default());
     let file = volume.open(&backing).unwrap();
     write_pieces(|at, data| file.write(at, data).unwrap(), 0..4);
-    let (begun, go_on) = backing.hold_next_write();
+    backing.close(Kept::Writes);
     std::thread::scope(|scope| {
         scope.spawn(|| file.write(4 * PIECE as u64, &pattern(4, PIECE)).unwrap());
-        begun.recv_timeout(PATIENCE).unwrap();
+        backing.wait_for_call();
         let (sealed, has_sealed) = channel();
         let file = &file;
         scope.spawn(move || {
@@ -102,7 +46,7 @@ fn who_seals_ahead_does_not_wait_for_a_write_under_way() {
         });
         let sealed = has_sealed.recv_timeout(PATIENCE);
         // Before anything is asserted, so that nobody is waited for in vain.
-        go_on.send(()).unwrap();
+        backing.open();
         assert_eq!(sealed, Ok(true));
     });
     let mut content = vec![0; 6 * PIECE];
@@ -122,12 +66,14 @@ fn what_was_counted_ahead_and_not_sealed_does_not_count() {
     write_pieces(|at, data| file.write(at, data).unwrap(), 0..pieces);
     file.settle().unwrap();
     let blocks = (pieces * PIECE / 4096) as u64;
-    let count = |file: &ssefs::volume::EncryptedFile| file.description().unwrap().seal_count;
-    assert!((blocks..blocks + 1100).contains(&count(&file)), "{} for {blocks}", count(&file));
+    let check = |file: &EncryptedFile| {
+        let count = file.description().unwrap().seal_count;
+        assert!((blocks..blocks + 1100).contains(&count), "{count} for {blocks}");
+    };
+    check(&file);
     drop(file);
     volume.remount();
-    let file = volume.open(&backing).unwrap();
-    assert!((blocks..blocks + 1100).contains(&count(&file)), "{} for {blocks}", count(&file));
+    check(&volume.open(&backing).unwrap());
 }
 
 fn header_of(backing: &MemoryFile) -> (Box<[u8; 4096]>, Header) {

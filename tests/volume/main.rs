@@ -5,6 +5,7 @@ mod ahead;
 mod crash;
 mod every_fault;
 mod faults;
+mod gate;
 mod harness;
 mod journal;
 mod journal_sync;

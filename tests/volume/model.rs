@@ -307,8 +307,8 @@ fn what_is_sealed_ahead_fits_whatever_the_file_became() {
     }
 }
 
-/// Threads that write pieces of their own, over and over, while another one syncs and cuts: each
-/// piece is as its thread wrote it last, or cut off.
+/// Each thread writes a piece of its own, over and over, while another one syncs, and adds and cuts
+/// off what lies behind them.
 #[test]
 fn several_threads_write_one_file_while_it_is_synced_and_cut() {
     const PIECE: usize = 70 * 4096;
@@ -316,9 +316,6 @@ fn several_threads_write_one_file_while_it_is_synced_and_cut() {
     let mut volume = TestVolume::new();
     let backing = Arc::new(MemoryFile::new());
     let file = volume.open(&backing).unwrap();
-    let is_last = |thread: usize, found: &[u8]| {
-        found == &pattern(thread as u64 * 100 + ROUNDS, PIECE)[..found.len()]
-    };
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let file = &file;
@@ -331,7 +328,6 @@ fn several_threads_write_one_file_while_it_is_synced_and_cut() {
         }
         for round in 0..ROUNDS {
             file.sync(SyncScope::Data).unwrap();
-            // Above all pieces, so that what is cut off is what was added here.
             let end = 4 * PIECE as u64;
             file.write(end + round * 4096, &pattern(7, 20 * 4096)).unwrap();
             file.set_size(end + 10).unwrap();
@@ -343,7 +339,7 @@ fn several_threads_write_one_file_while_it_is_synced_and_cut() {
         let found = content(file).unwrap();
         assert_eq!(found.len(), 4 * PIECE + 10);
         for (thread, piece) in found[..4 * PIECE].chunks(PIECE).enumerate() {
-            assert!(is_last(thread, piece), "piece {thread}");
+            assert!(piece == pattern(thread as u64 * 100 + ROUNDS, PIECE), "piece {thread}");
         }
     };
     check(&file);

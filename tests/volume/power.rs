@@ -1,8 +1,8 @@
 //! What a power cut may not take: the exact order of writes and syncs, and how many of them each
 //! operation costs. `tests/explorer` shows that the order suffices; this shows that it stays.
 
-use std::io::{self, IoSlice};
-use std::sync::{Arc, Condvar, Mutex};
+use std::io::IoSlice;
+use std::sync::Arc;
 
 use ssefs::store::faulty::{CallKind, Fault, FaultPlan};
 use ssefs::store::memory::MemoryFile;
@@ -10,6 +10,7 @@ use ssefs::store::{BackingFile, SyncScope};
 use ssefs::volume::EncryptedFile;
 
 use super::faults::{faulty, syncs};
+use super::gate::{Gate, Kept};
 use super::harness::{TestVolume, pattern};
 use super::model::content;
 
@@ -225,10 +226,10 @@ fn readers_do_not_wait_for_the_sync_of_a_commit() {
     file.sync(SyncScope::Data).unwrap();
     let new = pattern(2, 4096);
     file.write(0, &new).unwrap();
-    backing.close();
+    backing.close(Kept::Syncs);
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| file.sync(SyncScope::Data).unwrap());
-        backing.wait_for_sync();
+        backing.wait_for_call();
         let mut buf = [0; 4096];
         file.read(0, &mut buf).unwrap();
         assert!(buf == new[..], "what is being committed is read");
@@ -238,71 +239,6 @@ fn readers_do_not_wait_for_the_sync_of_a_commit() {
         syncing.join().unwrap();
     });
     assert!(file.has_gathered(), "what came during the sync waits for the next one");
-}
-
-/// A file whose syncs wait while it is closed.
-#[derive(Default)]
-struct Gate {
-    inner: MemoryFile,
-    /// Whether syncs must wait, and whether one does.
-    state: Mutex<(bool, bool)>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn close(&self) {
-        self.state.lock().unwrap().0 = true;
-    }
-
-    fn open(&self) {
-        self.state.lock().unwrap().0 = false;
-        self.changed.notify_all();
-    }
-
-    fn wait_for_sync(&self) {
-        let waits = self.changed.wait_while(self.state.lock().unwrap(), |(_, waiting)| !*waiting);
-        drop(waits.unwrap());
-    }
-}
-
-impl BackingFile for Gate {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
-    }
-
-    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.inner.write_at(bufs, offset)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.inner.size()
-    }
-
-    fn set_size(&self, size: u64) -> io::Result<()> {
-        self.inner.set_size(size)
-    }
-
-    fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> io::Result<()> {
-        self.inner.allocate(offset, len, keep_size)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.punch(offset, len)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.inner.next_data(offset)
-    }
-
-    fn sync(&self, scope: SyncScope) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap();
-        if state.0 {
-            state.1 = true;
-            self.changed.notify_all();
-            drop(self.changed.wait_while(state, |(closed, _)| *closed).unwrap());
-        }
-        self.inner.sync(scope)
-    }
 }
 
 #[test]

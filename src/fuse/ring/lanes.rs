@@ -161,13 +161,17 @@ impl Lanes {
 
     /// The home thread `index` has given so many entries to the kernel.
     pub(super) fn tell_entries(&self, index: usize, entries: usize) {
-        self.homes[index].entries.store(entries, Ordering::Relaxed);
+        let told = &self.homes[index].entries;
+        // Seldom another number: what others read is not to be written with each request.
+        if told.load(Ordering::Relaxed) != entries {
+            told.store(entries, Ordering::Relaxed);
+        }
     }
 
     /// Whether a request can come to the neighbour of the home thread `index`.
     pub(super) fn neighbour_has_entry(&self, index: usize) -> bool {
-        let neighbour = self.homes[index].neighbour.map(|neighbour| &self.homes[neighbour]);
-        neighbour.is_some_and(|neighbour| neighbour.entries.load(Ordering::Relaxed) > 0)
+        let neighbour = self.homes[index].neighbour;
+        neighbour.is_some_and(|it| self.homes[it].entries.load(Ordering::Relaxed) > 0)
     }
 
     /// Leaves an answered entry to the neighbour of the home thread `index`, where that has none.
@@ -182,8 +186,10 @@ impl Lanes {
             return Err(entry);
         }
         entry.extra_mut().home = neighbour;
-        home.address.hand(entry).map_err(|(entry, error)| {
+        home.address.hand(entry).map_err(|(mut entry, error)| {
             log::debug!("an answer was not left to a neighbour: {error}");
+            home.entries.store(0, Ordering::Relaxed);
+            entry.extra_mut().home = index;
             entry
         })
     }
