@@ -222,5 +222,5 @@ anything. What lies below the mount stays in memory, for all systems alike; the 
 system has no other cache, so its cold rows are warm ones.
 
 'plain' is a FUSE daemon that encrypts nothing: what the transport costs. It knows only what the
-workloads on single files ask for.
+workloads on single files and their directories ask for.
 ";

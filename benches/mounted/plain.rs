@@ -1,21 +1,23 @@
 //! A FUSE daemon that passes everything through and encrypts nothing: what the transport alone
 //! costs. It agrees on the same with the kernel as ssefs does, over the same crate. Knows just
-//! what the workloads on single files ask for; on the others it is left out.
+//! what the workloads on single files and their directories ask for; on the others it is left
+//! out.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
-    SessionACL, TimeOrNow, WriteFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
 };
 use ssefs::fs::READ_AHEAD_KIB;
 use ssefs::fuse::MAX_READ;
@@ -27,7 +29,11 @@ pub const ARGUMENT: &str = "--serve-plain";
 /// Mounts and serves until it is unmounted.
 pub fn serve(backing: &Path, mount_point: &Path) -> io::Result<()> {
     let nodes = HashMap::from([(INodeNo::ROOT.0, backing.to_owned())]);
-    let plain = Plain { nodes: RwLock::new(nodes), files: RwLock::default(), next: Mutex::new(1) };
+    let plain = Plain {
+        nodes: RwLock::new(nodes),
+        files: Handles::default(),
+        listings: Handles::default(),
+    };
     let mut config = Config::default();
     config.acl = SessionACL::All;
     let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
@@ -50,8 +56,33 @@ pub fn serve(backing: &Path, mount_point: &Path) -> io::Result<()> {
 
 struct Plain {
     nodes: RwLock<HashMap<u64, PathBuf>>,
-    files: RwLock<HashMap<u64, Arc<File>>>,
-    next: Mutex<u64>,
+    files: Handles<File>,
+    listings: Handles<Vec<DirEntry>>,
+}
+
+/// What is open, by its handle.
+struct Handles<T>(RwLock<HashMap<u64, Arc<T>>>, AtomicU64);
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self(RwLock::default(), AtomicU64::default())
+    }
+}
+
+impl<T> Handles<T> {
+    fn hold(&self, it: T) -> FileHandle {
+        let handle = self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.write().expect("nobody panics").insert(handle, Arc::new(it));
+        FileHandle(handle)
+    }
+
+    fn get(&self, handle: FileHandle) -> Result<Arc<T>, Errno> {
+        self.0.read().expect("nobody panics").get(&handle.0).cloned().ok_or(Errno::EBADF)
+    }
+
+    fn release(&self, handle: FileHandle) {
+        self.0.write().expect("nobody panics").remove(&handle.0);
+    }
 }
 
 impl Plain {
@@ -64,18 +95,6 @@ impl Plain {
         let attributes = attributes(&fs::symlink_metadata(&path)?);
         self.nodes.write().expect("nobody panics").insert(attributes.ino.0, path);
         Ok(attributes)
-    }
-
-    fn hold(&self, file: File) -> FileHandle {
-        let mut next = self.next.lock().expect("nobody panics");
-        *next += 1;
-        self.files.write().expect("nobody panics").insert(*next, Arc::new(file));
-        FileHandle(*next)
-    }
-
-    fn file(&self, handle: FileHandle) -> Result<Arc<File>, Errno> {
-        let files = self.files.read().expect("nobody panics");
-        files.get(&handle.0).cloned().ok_or(Errno::EBADF)
     }
 
     fn change(
@@ -184,13 +203,81 @@ impl Filesystem for Plain {
         finish(self.path(parent).and_then(|it| Ok(fs::remove_dir(it.join(name))?)), reply);
     }
 
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let renamed = || {
+            if !flags.is_empty() {
+                return Err(Errno::EINVAL);
+            }
+            let (from, to) = (self.path(parent)?.join(name), self.path(new_parent)?.join(new_name));
+            fs::rename(&from, &to)?;
+            let node = fs::symlink_metadata(&to)?.ino();
+            self.nodes.write().expect("nobody panics").insert(node, to);
+            Ok(())
+        };
+        finish(renamed(), reply);
+    }
+
+    /// The listing is taken here, so that names removed while it is read move none out of sight.
+    fn opendir(&self, _: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let listing = || -> Result<Vec<DirEntry>, Errno> {
+            Ok(fs::read_dir(self.path(node)?)?.collect::<io::Result<_>>()?)
+        };
+        match listing() {
+            Ok(listing) => reply.opened(self.listings.hold(listing), FopenFlags::empty()),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listing = match self.listings.get(handle) {
+            Ok(listing) => listing,
+            Err(errno) => return reply.error(errno),
+        };
+        for (entry, next) in listing.iter().zip(1..).skip(offset as usize) {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
+            if reply.add(INodeNo(entry.ino()), next, kind, entry.file_name()) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.listings.release(handle);
+        reply.ok();
+    }
+
     fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let opened = self.path(node).and_then(|path| {
             Ok(OpenOptions::new().read(true).write(true).truncate(truncate).open(path)?)
         });
         match opened {
-            Ok(file) => reply.opened(self.hold(file), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(file) => reply.opened(self.files.hold(file), FopenFlags::FOPEN_KEEP_CACHE),
             Err(errno) => reply.error(errno),
         }
     }
@@ -213,7 +300,7 @@ impl Filesystem for Plain {
         });
         match created {
             Ok((file, attributes)) => {
-                let (generation, handle) = (Generation(0), self.hold(file));
+                let (generation, handle) = (Generation(0), self.files.hold(file));
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&TTL, &attributes, generation, handle, flags);
             }
@@ -237,8 +324,10 @@ impl Filesystem for Plain {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
-            let read =
-                self.file(handle).and_then(|file| Ok(file.read_at(&mut buffer[..size], offset)?));
+            let read = self
+                .files
+                .get(handle)
+                .and_then(|file| Ok(file.read_at(&mut buffer[..size], offset)?));
             match read {
                 Ok(read) => reply.data(&buffer[..read]),
                 Err(errno) => reply.error(errno),
@@ -258,7 +347,7 @@ impl Filesystem for Plain {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.file(handle).and_then(|file| Ok(file.write_all_at(data, offset)?)) {
+        match self.files.get(handle).and_then(|file| Ok(file.write_all_at(data, offset)?)) {
             Ok(()) => reply.written(u32::try_from(data.len()).expect("a request is small")),
             Err(errno) => reply.error(errno),
         }
@@ -278,7 +367,7 @@ impl Filesystem for Plain {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.files.write().expect("nobody panics").remove(&handle.0);
+        self.files.release(handle);
         reply.ok();
     }
 
@@ -287,7 +376,7 @@ impl Filesystem for Plain {
             true => Ok(file.sync_data()?),
             false => Ok(file.sync_all()?),
         };
-        finish(self.file(fh).and_then(sync), reply);
+        finish(self.files.get(fh).and_then(sync), reply);
     }
 }
 
