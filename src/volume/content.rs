@@ -11,13 +11,14 @@ use super::durability::Durable;
 use super::error::VolumeError;
 use super::gather::Gather;
 use super::mounted::Volume;
+use super::own_page::OwnPage;
 use super::pages::{EntryPages, Page};
 use super::presealed::Allowance;
 use crate::crypto::{AeadKey, Derivation, MacKey, Secret};
 use crate::format::{
     BlockIndex, CipherOffset, ContentSum, DATA_KEY_LABEL, DIGEST_KEY_LABEL, DigestKey, Envelope,
-    FileId, Header, PAGE_LEN, PageIndex, PlainSize, SEALS_LIMIT, STATE_MAC_LABEL, StateFlags,
-    StateRecord, blocks_in, entry_place,
+    FileId, Header, PageIndex, PlainSize, SEALS_LIMIT, STATE_MAC_LABEL, StateFlags, StateRecord,
+    blocks_in, entry_place,
 };
 use crate::store::BackingFile;
 
@@ -232,18 +233,18 @@ impl Content {
         self.durable.note_change();
         let sealing = self.sealing_mut()?;
         if sealing.on_disk {
-            let mut page = sealing.pages.first.clone();
+            let mut page = OwnPage::copy_of(&sealing.pages.first);
             sealing.header.encode_state(&state, &sealing.keys()?.state, &mut page);
             if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
                 // Which of the two records is on disk is not known.
                 self.mark_unsettled();
                 return Err(error.into());
             }
-            sealing.pages.first = page;
+            sealing.pages.put(PageIndex(0), page);
         } else {
-            let mut page = sealing.pages.first.clone();
+            let mut page = OwnPage::copy_of(&sealing.pages.first);
             sealing.header.encode_both_states(&state, &sealing.keys()?.state, &mut page);
-            sealing.pages.first = page;
+            sealing.pages.put(PageIndex(0), page);
         }
         (sealing.state, sealing.told) = (state, sealing.sum);
         Ok(())
@@ -347,7 +348,7 @@ impl Content {
         &mut self,
         block: BlockIndex,
         old: &Page,
-        page: Box<Page>,
+        page: OwnPage,
     ) -> Result<(), VolumeError> {
         let (index, _) = entry_place(block);
         commit::write_page(&*self.backing, index, &page)?;
@@ -378,17 +379,17 @@ impl Content {
         let sealing = self.sealing()?;
         let (index, _) = entry_place(block);
         if index == PageIndex(0) {
-            return Ok((Arc::new(*sealing.pages.first), false));
+            return Ok((Arc::clone(&sealing.pages.first), false));
         }
         if let Some(page) = sealing.pages.tag_page(index) {
             return Ok((page, false));
         }
-        let mut page = [0; PAGE_LEN as usize];
-        let read = self.backing.read_at(&mut page, index.start().0)?;
+        let mut page = OwnPage::zeroed();
+        let read = self.backing.read_at(&mut *page, index.start().0)?;
         if read < page.len() && block.group_start().0 < blocks_in(self.size) {
             return Err(self.tampered(block, "the page of its entry is cut off"));
         }
-        Ok((Arc::new(page), true))
+        Ok((page.share(), true))
     }
 
     /// Where the backing file ends when the plaintext has `size` bytes.

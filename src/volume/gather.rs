@@ -2,6 +2,7 @@
 //! the old generation and the new one, are in the pages of entries already; a commit writes
 //! those first, syncs, and then writes the blocks. Until then readers find the blocks here.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::journal::Kept;
+use super::own_page::OwnPage;
 use crate::format::{BLOCK_LEN, BlockIndex, Entry, Sealed};
 use crate::store::BackingFile;
 
@@ -38,8 +40,8 @@ pub(super) struct Gathered {
     pub(super) base: Entry,
     /// What the block was sealed to.
     pub(super) sealed: Sealed,
-    /// As long as the block.
-    pub(super) cipher: Box<[u8]>,
+    /// Its ciphertext, as long as `sealed` says.
+    bytes: OwnPage,
     /// Where it outlives the process.
     pub(super) kept: Option<Kept>,
     /// Where what it was before is, as long as that may be needed: promised, or all that could
@@ -54,9 +56,14 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// What is put in the place of `base`, nowhere else yet.
-    pub(super) fn new(base: Entry, sealed: Sealed, cipher: Box<[u8]>) -> Self {
+    pub(super) fn new(base: Entry, sealed: Sealed, bytes: OwnPage) -> Self {
         let (kept, before) = (None, Vec::new());
-        Self { base, sealed, cipher, kept, before, is_news: false, attempted: false }
+        Self { base, sealed, bytes, kept, before, is_news: false, attempted: false }
+    }
+
+    /// Its ciphertext.
+    pub(super) fn cipher(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.sealed.len)]
     }
 
     /// Comes in place of `replaced`.
@@ -128,16 +135,21 @@ impl Gather {
     /// Takes a block, in place of one that waits already.
     pub(super) fn put(&mut self, block: BlockIndex, mut gathered: Gathered) {
         debug_assert!(!self.committing.contains_key(&block), "it had to wait for the commit");
-        let replaced = self.open.remove(&block);
-        if !replaced.as_ref().is_some_and(|replaced| replaced.is_news) {
+        let waiting = self.open.get_mut(&block);
+        if !waiting.as_ref().is_some_and(|waiting| waiting.is_news) {
             self.news.push(block);
         }
         gathered.is_news = true;
-        match replaced {
-            Some(replaced) => gathered.replace(replaced),
-            None => _ = self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed),
+        match waiting {
+            Some(waiting) => {
+                let replaced = std::mem::replace(waiting, gathered);
+                waiting.replace(replaced);
+            }
+            None => {
+                self.total.fetch_add(BLOCK_LEN, Ordering::Relaxed);
+                self.open.insert(block, gathered);
+            }
         }
-        self.open.insert(block, gathered);
         self.since.get_or_insert_with(Instant::now);
     }
 
@@ -189,12 +201,12 @@ impl Gather {
         let mut written = Vec::new();
         let mut blocks = self.committing.iter().peekable();
         while let Some((first, gathered)) = blocks.next() {
-            let mut run = vec![IoSlice::new(&gathered.cipher)];
+            let mut run = vec![IoSlice::new(gathered.cipher())];
             let mut end = BlockIndex(first.0 + 1);
             // Blocks of one group lie one behind the other; between groups is a page of entries.
             while end < first.group_end() && run.len() < LONGEST_RUN {
                 let Some((_, next)) = blocks.next_if(|(block, _)| **block == end) else { break };
-                run.push(IoSlice::new(&next.cipher));
+                run.push(IoSlice::new(next.cipher()));
                 end.0 += 1;
             }
             backing.write_at(&run, first.cipher_start().0)?;
@@ -265,6 +277,15 @@ impl Gather {
     }
 }
 
+/// Runs `work` with a list for the blocks of one write, which this thread keeps for the next one.
+pub(super) fn with_list<T>(work: impl FnOnce(&mut Vec<(BlockIndex, Gathered)>) -> T) -> T {
+    let mut list = LIST.take();
+    let done = work(&mut list);
+    list.clear();
+    LIST.set(list);
+    done
+}
+
 fn newest_of<'a>(
     open: &'a mut BTreeMap<BlockIndex, Gathered>,
     committing: &'a mut BTreeMap<BlockIndex, Gathered>,
@@ -277,6 +298,10 @@ impl Drop for Gather {
     fn drop(&mut self) {
         self.count_out(self.open.len() + self.committing.len());
     }
+}
+
+thread_local! {
+    static LIST: Cell<Vec<(BlockIndex, Gathered)>> = const { Cell::new(Vec::new()) };
 }
 
 /// A file with this many bytes gathered commits them.

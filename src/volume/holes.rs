@@ -3,6 +3,7 @@
 
 use super::content::Content;
 use super::error::VolumeError;
+use super::own_page::OwnPage;
 use super::pages::{Page, entry_in, set_entry_in};
 use super::read::BAD_ENTRY;
 use crate::format::{
@@ -244,7 +245,7 @@ impl Content {
         stop: BlockIndex,
     ) -> Result<(), VolumeError> {
         let old = self.entry_page(first)?;
-        let mut page: Box<Page> = Box::new(*old);
+        let mut page = OwnPage::copy_of(&old);
         for block in (first.0..stop.0).map(BlockIndex) {
             set_entry_in(&mut page, block, &Entry::Hole);
         }

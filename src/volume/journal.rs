@@ -2,7 +2,8 @@
 //! process. A sync of a file whose changes are all there syncs the journal instead: from then on
 //! those records are promised, and stay until their blocks are durable in their files.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -19,6 +20,7 @@ use crate::format::{
 };
 use crate::store::disk::DiskFile;
 use crate::store::{BackingFile, SyncScope};
+use crate::sys::buffer::with_scratch;
 use crate::sys::fail_point;
 
 /// The journal of the current epoch. Its file is made when the first block is put into it.
@@ -34,7 +36,8 @@ pub(super) struct Journal {
 #[derive(Default)]
 struct Slots {
     file: Option<Arc<DiskFile>>,
-    free: BTreeSet<u32>,
+    /// The first one comes out first.
+    free: BinaryHeap<Reverse<u32>>,
     /// From here on none is used.
     end: u32,
     /// Up to here there are zeros at least, so that a sync need not bring a larger file to the
@@ -87,39 +90,44 @@ impl Journal {
         file: FileId,
         blocks: &mut [(BlockIndex, Gathered)],
     ) -> io::Result<()> {
-        let (disk, places) = self.take(blocks)?;
-        let records: Vec<[u8; JOURNAL_RECORD_LEN]> = places
-            .iter()
-            .zip(&*blocks)
-            .map(|(kept, (block, gathered))| {
-                let Gathered { base, sealed, .. } = *gathered;
-                JournalRecord { file, sequence: kept.sequence, block: *block, base, sealed }
-                    .encode(&self.key)
-            })
-            .collect();
-        let mut next = 0;
-        while next < places.len() {
-            let first = next;
-            let mut run = Vec::with_capacity(2 * (places.len() - first).min(LONGEST_RUN));
-            loop {
-                let cipher = &blocks[next].1.cipher;
-                run.extend([IoSlice::new(&records[next]), IoSlice::new(cipher)]);
-                next += 1;
-                let ends = cipher.len() as u64 != BLOCK_LEN || next - first == LONGEST_RUN;
-                let adjacent =
-                    next < places.len() && places[next].slot == places[next - 1].slot + 1;
-                if ends || !adjacent {
-                    break;
-                }
+        let disk = self.take(blocks)?;
+        let mut rest = &*blocks;
+        let mut written = Ok(());
+        while written.is_ok() && !rest.is_empty() {
+            let (run, behind) = rest.split_at(run_len(rest));
+            written = self.put(&disk, file, run);
+            rest = behind;
+        }
+        for (_, gathered) in blocks {
+            match &mut gathered.kept {
+                Some(kept) if written.is_ok() => kept.written = true,
+                kept => *kept = None,
             }
-            disk.write_at(&run, slot_start(places[first].slot))?;
         }
-        for (mut kept, (_, gathered)) in places.into_iter().zip(blocks) {
-            kept.written = true;
-            gathered.kept = Some(kept);
-        }
-        fail_point::hit("volume.journal.after_keep");
-        Ok(())
+        written.inspect(|()| fail_point::hit("volume.journal.after_keep"))
+    }
+
+    /// Writes blocks whose places follow one another, each behind its record.
+    fn put(&self, disk: &DiskFile, file: FileId, run: &[(BlockIndex, Gathered)]) -> io::Result<()> {
+        let Some(start) = run.first().and_then(|(_, gathered)| gathered.kept.as_ref()) else {
+            return Ok(());
+        };
+        with_scratch(run.len() * JOURNAL_RECORD_LEN, |records| {
+            let records = records.as_chunks_mut().0;
+            for (record, (block, Gathered { base, sealed, kept, .. })) in
+                records.iter_mut().zip(run)
+            {
+                let sequence = kept.as_ref().map_or(0, Kept::sequence);
+                let (block, base, sealed) = (*block, *base, *sealed);
+                *record = JournalRecord { file, sequence, block, base, sealed }.encode(&self.key);
+            }
+            let mut buffers = [IoSlice::new(&[]); 2 * LONGEST_RUN];
+            let pairs = buffers.as_chunks_mut().0.iter_mut().zip(&*records).zip(run);
+            for ((pair, record), (_, gathered)) in pairs {
+                *pair = [IoSlice::new(record), IoSlice::new(gathered.cipher())];
+            }
+            disk.write_at(&buffers[..2 * run.len()], slot_start(start.slot))
+        })
     }
 
     /// To come before a hole is made: an erased record of a block that filled a hole must not come
@@ -226,11 +234,8 @@ impl Journal {
         self.directory.remove(OsStr::new(&journal_name(self.head.epoch)))
     }
 
-    /// A place for each block, and the file that they are in.
-    fn take(
-        self: &Arc<Self>,
-        blocks: &[(BlockIndex, Gathered)],
-    ) -> io::Result<(Arc<DiskFile>, Vec<Kept>)> {
+    /// Gives each block a place. Returns the file that they are in.
+    fn take(self: &Arc<Self>, blocks: &mut [(BlockIndex, Gathered)]) -> io::Result<Arc<DiskFile>> {
         let mut slots = self.lock();
         let more = blocks.len().saturating_sub(slots.free.len());
         let end = slots.end as usize + more;
@@ -255,13 +260,13 @@ impl Journal {
             put_zeros(&file, slots.reserved..slots.reserved + more)?;
             slots.reserved += more;
         }
-        let places = blocks.iter().map(|(_, gathered)| {
-            let slot = slots.free.pop_first().unwrap_or_else(|| {
+        for (_, gathered) in blocks {
+            let slot = slots.free.pop().map(|Reverse(slot)| slot).unwrap_or_else(|| {
                 slots.end += 1;
                 slots.end - 1
             });
             slots.sequence += 1;
-            Kept {
+            gathered.kept = Some(Kept {
                 journal: Arc::clone(self),
                 sequence: slots.sequence,
                 slot,
@@ -269,10 +274,9 @@ impl Journal {
                 over_hole: gathered.base == Entry::Hole,
                 written: false,
                 done: false,
-            }
-        });
-        let places = places.collect();
-        Ok((file, places))
+            });
+        }
+        Ok(file)
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -289,6 +293,17 @@ pub(super) fn read_record(
     let mut bytes = [0; JOURNAL_RECORD_LEN];
     disk.read_at(&mut bytes, slot_start(slot))?;
     Ok(JournalRecord::decode(&bytes, key))
+}
+
+/// How many of `blocks`, from the first on, can be written in one go: their places follow one
+/// another, and what is shorter ends a run.
+fn run_len(blocks: &[(BlockIndex, Gathered)]) -> usize {
+    let slot = |gathered: &Gathered| gathered.kept.as_ref().map(|kept| kept.slot);
+    let goes_on = |pair: &&[(BlockIndex, Gathered)]| {
+        let (one, next) = (&pair[0].1, &pair[1].1);
+        one.cipher().len() as u64 == BLOCK_LEN && slot(next) == slot(one).map(|slot| slot + 1)
+    };
+    1 + blocks.windows(2).take(LONGEST_RUN - 1).take_while(goes_on).count()
 }
 
 fn put_zeros(file: &DiskFile, slots: Range<u32>) -> io::Result<()> {
@@ -344,7 +359,7 @@ impl Drop for Kept {
         let mut slots = self.journal.lock();
         slots.hole_erased |= self.over_hole;
         slots.hole_stays |= self.over_hole && self.written && !is_erased;
-        slots.free.insert(self.slot);
+        slots.free.push(Reverse(self.slot));
     }
 }
 

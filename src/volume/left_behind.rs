@@ -16,6 +16,7 @@ use super::error::VolumeError;
 use super::foreseen::growing;
 use super::gather::Gathered;
 use super::journal::{MOST_SLOTS, read_record};
+use super::own_page::OwnPage;
 use super::pages::entry_in;
 use super::read::opens_as;
 use crate::crypto::Secret;
@@ -183,16 +184,17 @@ impl Content {
                 if !(is_there || self.counts(record, &held)?) {
                     continue;
                 }
-                let mut cipher = vec![0; len].into_boxed_slice();
+                let mut cipher = OwnPage::take();
                 let mut plain = [0; BLOCK_LEN as usize];
                 let at = slot_start(*slot) + JOURNAL_RECORD_LEN as u64;
-                let read = disk.read_at(&mut cipher, at)?;
+                let read = disk.read_at(&mut cipher[..len], at)?;
                 let (cipher_there, plain) = (&cipher[..read], &mut plain[..len]);
                 if !opens_as(self.sealing()?, block, &sealed, cipher_there, plain) {
                     continue;
                 }
                 if is_there {
-                    self.backing.write_at(&[IoSlice::new(&cipher)], block.cipher_start().0)?;
+                    self.backing
+                        .write_at(&[IoSlice::new(&cipher[..len])], block.cipher_start().0)?;
                 } else {
                     self.end_at(record);
                     self.gather.put(block, Gathered::new(held, sealed, cipher));

@@ -23,6 +23,7 @@ mod journal;
 mod journal_sync;
 mod left_behind;
 mod mounted;
+mod own_page;
 mod pages;
 mod presealed;
 mod read;

@@ -3,10 +3,12 @@
 //! or until the next commit: then it is ahead, and is not dropped.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
+use super::own_page::{OwnPage, done_with};
 use crate::format::{
     BlockIndex, ENTRY_LEN, Entry, FormatError, PAGE_LEN, PageIndex, entry_place, first_entries,
     first_entries_mut,
@@ -18,7 +20,7 @@ pub(super) type Page = [u8; PAGE_LEN as usize];
 /// The cache of one open file.
 pub(super) struct EntryPages {
     /// Page 0, header and first entries.
-    pub(super) first: Box<Page>,
+    pub(super) first: Arc<Page>,
     /// Tag pages that the backing file does not hold yet.
     ahead: BTreeMap<PageIndex, Arc<Page>>,
     /// Readers share the file, so the tag pages have a lock of their own; innermost.
@@ -28,7 +30,15 @@ pub(super) struct EntryPages {
 impl EntryPages {
     /// With `first` as page 0 and no tag pages.
     pub(super) fn new(first: Box<Page>) -> Self {
-        Self { first, ahead: BTreeMap::new(), tags: Mutex::new(LruCache::unbounded()) }
+        // Made with the bound it would take memory for that many.
+        let mut tags = LruCache::unbounded();
+        tags.resize(TAG_PAGES_PER_FILE);
+        Self { first: Arc::from(first), ahead: BTreeMap::new(), tags: Mutex::new(tags) }
+    }
+
+    /// Page 0, to be changed.
+    pub(super) fn first_mut(&mut self) -> &mut Page {
+        Arc::make_mut(&mut self.first)
     }
 
     /// A tag page that is at hand.
@@ -42,13 +52,15 @@ impl EntryPages {
     }
 
     /// Takes a page whose entries are to be in the backing file with the next commit.
-    pub(super) fn put_ahead(&mut self, index: PageIndex, page: Box<Page>) {
+    pub(super) fn put_ahead(&mut self, index: PageIndex, page: OwnPage) {
         match index {
-            PageIndex(0) => self.first = page,
-            _ => {
-                self.ahead.insert(index, Arc::from(page));
-            }
+            PageIndex(0) => self.put_first(page),
+            _ => _ = self.ahead.insert(index, page.share()).map(done_with),
         }
+    }
+
+    fn put_first(&mut self, page: OwnPage) {
+        done_with(std::mem::replace(&mut self.first, page.share()));
     }
 
     /// The tag pages that are ahead, in file order. Page 0 goes with each state record.
@@ -57,17 +69,18 @@ impl EntryPages {
     }
 
     /// Takes over a page that is in the backing file now.
-    pub(super) fn put(&mut self, index: PageIndex, page: Box<Page>) {
+    pub(super) fn put(&mut self, index: PageIndex, page: OwnPage) {
         match index {
-            PageIndex(0) => self.first = page,
-            _ => self.put_shared(index, Arc::from(page)),
+            PageIndex(0) => self.put_first(page),
+            _ => self.put_shared(index, page.share()),
         }
     }
 
     /// The same with a tag page.
     pub(super) fn put_shared(&mut self, index: PageIndex, page: Arc<Page>) {
-        self.ahead.remove(&index);
+        let ahead = self.ahead.remove(&index);
         self.keep(index, page);
+        ahead.into_iter().for_each(done_with);
     }
 
     /// Forgets tag pages, also those that are ahead: what the backing file holds counts.
@@ -78,11 +91,8 @@ impl EntryPages {
 
     /// Keeps a tag page; the one not used for the longest time makes room.
     pub(super) fn keep(&self, index: PageIndex, page: Arc<Page>) {
-        let mut tags = self.tags();
-        tags.put(index, page);
-        if tags.len() > TAG_PAGES_PER_FILE {
-            tags.pop_lru();
-        }
+        let dropped = self.tags().push(index, page);
+        dropped.into_iter().for_each(|(_, page)| done_with(page));
     }
 
     /// Forgets the tag pages that can be read again.
@@ -117,7 +127,7 @@ fn entry_slots(page: &Page, block: BlockIndex) -> &[[u8; ENTRY_LEN]] {
 }
 
 /// Bounds the memory of one open file to 1 MiB of tag pages, the entries of 64 MiB.
-const TAG_PAGES_PER_FILE: usize = 256;
+const TAG_PAGES_PER_FILE: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +136,7 @@ mod tests {
     #[test]
     fn pages_that_are_ahead_stay_until_they_are_written() {
         let mut pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]));
-        let page = |byte| Box::new([byte; PAGE_LEN as usize]);
+        let page = |byte| OwnPage::copy_of(&[byte; PAGE_LEN as usize]);
         pages.put_ahead(PageIndex(0), page(1));
         pages.put_ahead(PageIndex(17), page(2));
         pages.forget_tags();
@@ -143,7 +153,7 @@ mod tests {
     #[test]
     fn the_cache_is_bounded() {
         let pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]));
-        for index in 0..TAG_PAGES_PER_FILE as u64 + 5 {
+        for index in 0..TAG_PAGES_PER_FILE.get() as u64 + 5 {
             pages.keep(PageIndex(index), Arc::new([0; PAGE_LEN as usize]));
         }
         assert!(pages.tag_page(PageIndex(4)).is_none());

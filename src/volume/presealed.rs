@@ -9,7 +9,7 @@ use super::content::{Content, FileKeys, WRITE_MORE, block_aad};
 use super::error::VolumeError;
 use super::file::EncryptedFile;
 use super::read::SPAN_BLOCKS;
-use crate::crypto::{NONCE_LEN, random_nonces};
+use crate::crypto::{NONCE_LEN, TAG_LEN, random_nonces};
 use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, ContentSum, Entry, MAX_PLAIN_SIZE, PlainOffset,
     SEALS_LIMIT, Sealed, entry_place,
@@ -59,14 +59,14 @@ impl Allowance {
 pub struct Presealed<'a> {
     keys: Arc<FileKeys>,
     start: CipherOffset,
-    blocks: SealedBlocks,
+    blocks: SealedBlocks<'a>,
     region: &'a mut [u8],
 }
 
 /// What became of blocks that follow one another.
-pub(super) struct SealedBlocks {
+pub(super) struct SealedBlocks<'a> {
     first: BlockIndex,
-    sealed: Vec<Sealed>,
+    sealed: &'a [Sealed],
     /// What they add to the content digest.
     pub(super) sum: ContentSum,
 }
@@ -89,8 +89,10 @@ impl EncryptedFile {
         let (start, _) = run_start(blocks.start);
         let last = offset + data.len() as u64 - 1;
         let end = PlainOffset(last).block().cipher_start().0 + BLOCK_LEN;
+        let mut sealed = [NOT_SEALED; SPAN_BLOCKS];
+        let sealed = &mut sealed[..block_count(&blocks) as usize];
         with_scratch((end - start.0) as usize, |region| {
-            Ok(write(Some(Presealed::seal(keys, blocks, start, data, region))))
+            Ok(write(Some(Presealed::seal(keys, blocks.start, start, data, sealed, region))))
         })
     }
 }
@@ -98,29 +100,26 @@ impl EncryptedFile {
 impl<'a> Presealed<'a> {
     fn seal(
         keys: Arc<FileKeys>,
-        blocks: Range<BlockIndex>,
+        first: BlockIndex,
         start: CipherOffset,
         data: &[u8],
+        sealed: &'a mut [Sealed],
         region: &'a mut [u8],
     ) -> Self {
         let mut sum = ContentSum::default();
-        let count = block_count(&blocks) as usize;
         // Fresh for each seal: a random start for this run alone. Who gave the keys counted them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
-        random_nonces(&mut nonces[..count]);
+        random_nonces(&mut nonces[..sealed.len()]);
         let plains = data.as_chunks::<{ BLOCK_LEN as usize }>().0;
-        let mut sealed = Vec::with_capacity(count);
-        for ((block, nonce), plain) in
-            (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces).zip(plains)
-        {
+        let blocks = (first.0..).map(BlockIndex);
+        for (((block, nonce), plain), sealed) in blocks.zip(nonces).zip(plains).zip(&mut *sealed) {
             let at = (block.cipher_start().0 - start.0) as usize;
             let cipher = &mut region[at..at + plain.len()];
             let tag = keys.data.seal(&nonce, &block_aad(block), plain, cipher);
-            let one = Sealed { nonce, tag, len: BLOCK_LEN as u16 };
-            keys.digest.add(&mut sum, block, &Entry::Hole.succeeded_by(one));
-            sealed.push(one);
+            *sealed = Sealed { nonce, tag, len: BLOCK_LEN as u16 };
+            keys.digest.add(&mut sum, block, &Entry::Hole.succeeded_by(*sealed));
         }
-        let blocks = SealedBlocks { first: blocks.start, sealed, sum };
+        let blocks = SealedBlocks { first, sealed, sum };
         Self { keys, start, blocks, region }
     }
 
@@ -131,14 +130,14 @@ impl<'a> Presealed<'a> {
         keys: &Arc<FileKeys>,
         start: CipherOffset,
         len: usize,
-    ) -> Option<(&SealedBlocks, &mut [u8])> {
+    ) -> Option<(&SealedBlocks<'a>, &mut [u8])> {
         let fits = Arc::ptr_eq(&self.keys, keys) && self.start == start;
         let region = if fits { self.region.get_mut(..len)? } else { return None };
         Some((&self.blocks, region))
     }
 }
 
-impl SealedBlocks {
+impl SealedBlocks<'_> {
     /// What a block was sealed to, if it is among them.
     pub(super) fn find(&self, block: BlockIndex) -> Option<Sealed> {
         let at = block.0.checked_sub(self.first.0)?;
@@ -212,6 +211,7 @@ fn whole_blocks(offset: u64, len: usize) -> Option<Range<BlockIndex>> {
     worth.then(|| first..BlockIndex(first.0 + count))
 }
 
+const NOT_SEALED: Sealed = Sealed { nonce: [0; NONCE_LEN], tag: [0; TAG_LEN], len: 0 };
 /// With fewer blocks than these, sealing ahead costs more than others gain by it.
 const LEAST_BLOCKS: u64 = 16;
 /// 16 MiB are sealed before the file's lock is needed again.

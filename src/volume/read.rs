@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::content::{Content, Sealing, block_aad};
 use super::error::VolumeError;
+use super::own_page::OwnPage;
 use super::pages::{Page, entry_in};
 use crate::format::{
     BLOCK_LEN, BlockIndex, CipherOffset, Entry, Marked, PAGE_LEN, PageIndex, PlainOffset,
@@ -105,7 +106,7 @@ impl Content {
                 let entry = entry_in(&page, block).map_err(|_| self.tampered(block, BAD_ENTRY))?;
                 let len = stored_len(block, self.size);
                 let cipher = match self.gather.find(block) {
-                    Some(waiting) => &waiting.cipher,
+                    Some(waiting) => waiting.cipher(),
                     None => run.slice(block.cipher_start(), len),
                 };
                 let skip = if block == first { offset.within_block() } else { 0 };
@@ -162,7 +163,7 @@ impl Content {
             .try_into()
             .map_err(|_| self.tampered(block, "the page of its entry is cut off"))?;
         if block != block.group_start() || end < block.group_end() {
-            sealing.pages.keep(index, Arc::new(*page));
+            sealing.pages.keep(index, OwnPage::copy_of(page).share());
         }
         Ok(PageRef::Borrowed(page))
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::content::Content;
 use super::error::VolumeError;
 use super::gather::Gathered;
+use super::own_page::OwnPage;
 use super::pages::{Page, entry_in, set_entry_in};
 use crate::format::{
     BLOCK_LEN, BlockIndex, Entry, PAGE_LEN, PlainOffset, PlainSize, StateFlags, StateRecord,
@@ -156,7 +157,7 @@ impl Content {
         self.backing.read_at(&mut page, 0)?;
         let sealing = self.sealing_mut()?;
         sealing.pages.forget_all_tags();
-        *first_entries_mut(&mut sealing.pages.first) = *first_entries(&page);
+        *first_entries_mut(sealing.pages.first_mut()) = *first_entries(&page);
         Ok(())
     }
 
@@ -200,7 +201,7 @@ impl Content {
         found: &mut Found,
     ) -> Result<(), VolumeError> {
         let old = self.entry_page(group)?;
-        let mut page: Box<Page> = Box::new(*old);
+        let mut page = OwnPage::copy_of(&old);
         let end = group.group_end().0.min(blocks_in(self.size));
         for block in (group.0..end).map(BlockIndex) {
             // A malformed entry is tampering, not a crash: pages are written whole.

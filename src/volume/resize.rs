@@ -3,11 +3,12 @@
 
 use super::content::Content;
 use super::error::VolumeError;
-use super::pages::{Page, entry_in, set_entry_in};
+use super::own_page::OwnPage;
+use super::pages::{entry_in, set_entry_in};
 use super::read::opens_as;
 use crate::format::{
-    BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PAGE_LEN, PageIndex, PlainSize,
-    StateFlags, StateRecord, blocks_in, entry_place, stored_len,
+    BLOCK_LEN, BlockIndex, ContentSum, Entry, MAX_PLAIN_SIZE, PageIndex, PlainSize, StateFlags,
+    StateRecord, blocks_in, entry_place, stored_len,
 };
 use crate::store::BackingFile;
 use crate::sys::fail_point;
@@ -56,8 +57,9 @@ impl Content {
         sealing.on_disk = false;
         sealing.pages.forget_all_tags();
         sealing.sum = ContentSum::default();
-        *sealing.pages.first = [0; PAGE_LEN as usize];
-        sealing.header.encode_into(&mut sealing.pages.first)?;
+        let first = sealing.pages.first_mut();
+        first.fill(0);
+        sealing.header.encode_into(first)?;
         let state = StateRecord {
             size: 0,
             durable_size: 0,
@@ -232,7 +234,7 @@ impl Content {
         let tail = BlockIndex(blocks.saturating_sub(1));
         self.sealing()?.pages.forget_tags();
         let old = self.entry_page(tail)?;
-        let mut page: Box<Page> = Box::new(*old);
+        let mut page = OwnPage::copy_of(&old);
         for block in (blocks..tail.group_end().0).map(BlockIndex) {
             set_entry_in(&mut page, block, &Entry::Hole);
         }

@@ -16,6 +16,7 @@ use super::content::{Content, FileKeys};
 use super::error::VolumeError;
 use super::file::{EncryptedFile, Unlocked, read_first_page, unlock};
 use super::mounted::Volume;
+use super::own_page::OwnPage;
 use super::pages::Page;
 use crate::crypto::{MAC_LEN, MacKey, Secret, derive};
 use crate::format::{
@@ -251,7 +252,7 @@ impl Content {
         let flags = sealing.state.flags;
         let may_have_holes = flags.may_have_holes || gaps;
         let state = StateRecord { flags: StateFlags { may_have_holes, ..flags }, ..sealing.state };
-        let mut page = sealing.pages.first.clone();
+        let mut page = OwnPage::copy_of(&sealing.pages.first);
         let (keys, sum) = (sealing.keys()?, sealing.sum);
         let (header, state) = rewrap(&sealing.header, &state, sum, keys, &mut page, envelope)?;
         fail_point::hit("volume.rewrap.before_write");
@@ -260,7 +261,7 @@ impl Content {
             self.mark_unsettled();
             return Err(error.into());
         }
-        sealing.pages.first = page;
+        sealing.pages.put(PageIndex(0), page);
         (sealing.header, sealing.state, sealing.told) = (header, state, sum);
         Ok(())
     }

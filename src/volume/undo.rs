@@ -1,14 +1,14 @@
 //! What is done after a failed write: each block's entry is put back in line with the data that
 //! is there, as far as the backing store lets it.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::commit;
 use super::content::Content;
 use super::error::VolumeError;
-use super::pages::{Page, entry_in, set_entry_in};
-use crate::format::{BlockIndex, ContentSum, Entry, PageIndex, PlainSize, blocks_in, entry_place};
+use super::own_page::SpanPages;
+use super::pages::{entry_in, set_entry_in};
+use crate::format::{BlockIndex, ContentSum, Entry, PlainSize, blocks_in, entry_place};
 use crate::store::BackingFile;
 
 impl Content {
@@ -18,7 +18,7 @@ impl Content {
     pub(super) fn undo(
         &mut self,
         blocks: &Range<BlockIndex>,
-        mut pages: BTreeMap<PageIndex, Box<Page>>,
+        mut pages: SpanPages,
         mut sum: ContentSum,
     ) {
         let attempt = self.align_entries(blocks, &mut pages, &mut sum).and_then(|()| {
@@ -29,9 +29,9 @@ impl Content {
             }
             let end = Self::cipher_end(self.size);
             self.backing.set_size(end.0)?;
-            pages.retain(|index, _| index.start() < end);
-            for (index, page) in &pages {
-                commit::write_page(&*self.backing, *index, page)?;
+            pages.retain(|index| index.start() < end);
+            for (index, page) in pages.iter() {
+                commit::write_page(&*self.backing, index, page)?;
             }
             Ok(())
         });
@@ -51,11 +51,11 @@ impl Content {
 
     /// The size, given that the last block may have been reached by a write that made it longer
     /// or shorter.
-    fn size_with_tail_on_disk(&self, pages: &BTreeMap<PageIndex, Box<Page>>) -> PlainSize {
+    fn size_with_tail_on_disk(&self, pages: &SpanPages) -> PlainSize {
         let Some(tail) = blocks_in(self.size).checked_sub(1).map(BlockIndex) else {
             return self.size;
         };
-        let page = pages.get(&entry_place(tail).0);
+        let page = pages.get(entry_place(tail).0);
         match page.map(|page| entry_in(page, tail)) {
             Some(Ok(Entry::Stored(marked))) => {
                 PlainSize(tail.plain_start().0 + u64::from(marked.current.len))
@@ -68,12 +68,12 @@ impl Content {
     fn align_entries(
         &self,
         blocks: &Range<BlockIndex>,
-        pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        pages: &mut SpanPages,
         sum: &mut ContentSum,
     ) -> Result<(), VolumeError> {
         let existing = blocks_in(self.size);
         for block in (blocks.start.0..blocks.end.0).map(BlockIndex) {
-            let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
+            let page = pages.of_mut(block);
             let sealed = entry_in(page, block)?;
             let entry = match block.0 < existing {
                 true => self.settled_entry(block, &sealed)?,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::commit::{self, SealedRun};
 use super::content::{Content, block_aad};
 use super::error::VolumeError;
-use super::gather::Gathered;
+use super::gather::{Gathered, with_list};
+use super::own_page::{OwnPage, SpanPages};
 use super::pages::{Page, entry_in, set_entry_in};
 use super::presealed::{Presealed, SealedBlocks, block_count, run_start};
 use super::read::{BAD_ENTRY, SPAN_BLOCKS, opens_as};
@@ -218,23 +219,33 @@ impl Content {
         grown: Option<PlainSize>,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
     ) -> Result<(), VolumeError> {
+        with_list(|gathered| self.gather_in(gathered, blocks, grown, plain_of))
+    }
+
+    fn gather_in<'p>(
+        &mut self,
+        gathered: &mut Vec<(BlockIndex, Gathered)>,
+        blocks: &Range<BlockIndex>,
+        grown: Option<PlainSize>,
+        plain_of: impl Fn(BlockIndex) -> &'p [u8],
+    ) -> Result<(), VolumeError> {
         let mut sum = self.sealing()?.sum;
         let mut pages = self.pages_for(blocks)?;
         // Fresh for each seal: a random start for this run alone; `begin_change` counts them.
         let mut nonces = [[0; NONCE_LEN]; SPAN_BLOCKS];
         random_nonces(&mut nonces[..block_count(blocks) as usize]);
-        let mut gathered = Vec::new();
         for (block, nonce) in (blocks.start.0..blocks.end.0).map(BlockIndex).zip(nonces) {
-            let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
+            let page = pages.of_mut(block);
             // One that waits already is replaced: what is on the medium stays in the entry.
             let (shown, base) = match self.gather.find(block) {
                 Some(waiting) => (waiting.base.succeeded_by(waiting.sealed), waiting.base),
                 None => self.entries_of(page, block)?,
             };
             let plain = plain_of(block);
-            let mut cipher = vec![0; plain.len()].into_boxed_slice();
+            let mut cipher = OwnPage::take();
             let keys = self.sealing()?.keys()?;
-            let tag = keys.data.seal(&nonce, &block_aad(block), plain, &mut cipher);
+            let into = &mut cipher[..plain.len()];
+            let tag = keys.data.seal(&nonce, &block_aad(block), plain, into);
             let sealed = Sealed { nonce, tag, len: plain.len() as u16 };
             let entry = base.succeeded_by(sealed);
             keys.digest.replace(&mut sum, block, &shown, &entry);
@@ -250,8 +261,8 @@ impl Content {
                 self.durable.note_reached(self.backing.changes());
             }
         }
-        self.keep_in_journal(&mut gathered);
-        for (block, gathered) in gathered {
+        self.keep_in_journal(gathered);
+        for (block, gathered) in gathered.drain(..) {
             self.gather.put(block, gathered);
         }
         self.durable.note_change();
@@ -259,7 +270,7 @@ impl Content {
         let sealing = self.sealing_mut()?;
         sealing.seals += block_count(blocks);
         sealing.sum = sum;
-        for (index, page) in pages {
+        for (index, page) in pages.into_pages() {
             sealing.pages.put_ahead(index, page);
         }
         Ok(())
@@ -327,7 +338,7 @@ impl Content {
     /// Sets an entry in the page that goes with the next commit.
     fn put_entry_ahead(&mut self, block: BlockIndex, entry: &Entry) -> Result<(), VolumeError> {
         let old = self.entry_page(block)?;
-        let mut page: Box<Page> = Box::new(*old);
+        let mut page = OwnPage::copy_of(&old);
         set_entry_in(&mut page, block, entry);
         let sum = self.sum_after(block, &old, &page)?;
         let sealing = self.sealing_mut()?;
@@ -349,7 +360,7 @@ impl Content {
         let (start, _) = run_start(blocks.start);
         let len = (last_of(&blocks).cipher_start().0 + last_len as u64 - start.0) as usize;
         let keys = Arc::clone(self.sealing()?.keys()?);
-        let mut seal_and_write = |region: &mut [u8], done: Option<&SealedBlocks>| {
+        let mut seal_and_write = |region: &mut [u8], done: Option<&SealedBlocks<'_>>| {
             let run = SealRun { blocks: &blocks, last_len, region, done };
             self.seal_and_write(run, &mut pages, &mut sum, &plain_of)
         };
@@ -381,7 +392,7 @@ impl Content {
     fn seal_and_write<'p>(
         &mut self,
         mut run: SealRun<'_>,
-        pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        pages: &mut SpanPages,
         sum: &mut ContentSum,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
     ) -> Result<Option<StateRecord>, Failed> {
@@ -394,13 +405,14 @@ impl Content {
         let SealRun { blocks, region, .. } = run;
         let (leading, _) = entry_place(blocks.start);
         let (start, contiguous) = run_start(blocks.start);
-        for (index, page) in &*pages {
-            if contiguous || *index != leading {
+        for (index, page) in pages.iter() {
+            if contiguous || index != leading {
                 let at = (index.start().0 - start.0) as usize;
-                region[at..at + PAGE_LEN as usize].copy_from_slice(&**page);
+                region[at..at + PAGE_LEN as usize].copy_from_slice(page);
             }
         }
-        let leading = (!contiguous).then(|| (leading, &*pages[&leading]));
+        let apart = |index| pages.get(index).map(|page| (index, page));
+        let leading = if contiguous { None } else { apart(leading) };
         commit::write_run(&*self.backing, &SealedRun { leading, start, region })
             .map_err(Failed::InWrite)?;
         Ok(header)
@@ -413,7 +425,7 @@ impl Content {
         &self,
         last: BlockIndex,
         last_len: usize,
-        pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        pages: &mut SpanPages,
         sum: ContentSum,
     ) -> Result<Option<StateRecord>, VolumeError> {
         let sealing = self.sealing()?;
@@ -422,26 +434,23 @@ impl Content {
         }
         let size = last.plain_start().0 + last_len as u64;
         let state = self.next_state(StateRecord { size, ..sealing.state }, sum)?;
-        let page = pages.get_mut(&PageIndex(0)).expect("a new file is written from its start");
+        let page = pages.of_mut(BlockIndex(0));
         sealing.header.encode_both_states(&state, &sealing.keys()?.state, page);
         Ok(Some(state))
     }
 
     /// Copies of the pages that hold the entries of `blocks`, to be changed.
-    fn pages_for(
-        &self,
-        blocks: &Range<BlockIndex>,
-    ) -> Result<BTreeMap<PageIndex, Box<Page>>, VolumeError> {
+    fn pages_for(&self, blocks: &Range<BlockIndex>) -> Result<SpanPages, VolumeError> {
         let existing = blocks_in(self.size);
-        let mut pages = BTreeMap::new();
+        let mut pages = SpanPages::default();
         let mut block = blocks.start;
         while block < blocks.end {
             let page = if entry_place(block).0 == PageIndex(0) || block.group_start().0 < existing {
-                Box::new(*self.entry_page(block)?)
+                OwnPage::copy_of(&*self.entry_page(block)?)
             } else {
-                Box::new([0; PAGE_LEN as usize])
+                OwnPage::zeroed()
             };
-            pages.insert(entry_place(block).0, page);
+            pages.push(entry_place(block).0, page);
             block = block.group_end();
         }
         Ok(pages)
@@ -451,7 +460,7 @@ impl Content {
     fn seal_blocks<'p>(
         &mut self,
         run: &mut SealRun<'_>,
-        pages: &mut BTreeMap<PageIndex, Box<Page>>,
+        pages: &mut SpanPages,
         sum: &mut ContentSum,
         plain_of: impl Fn(BlockIndex) -> &'p [u8],
     ) -> Result<(), VolumeError> {
@@ -465,7 +474,7 @@ impl Content {
         let existing = blocks_in(self.size);
         let keys = self.sealing()?.keys()?;
         for block in (blocks.start.0..blocks.end.0).map(BlockIndex) {
-            let page = pages.get_mut(&entry_place(block).0).expect("every page was prepared");
+            let page = pages.of_mut(block);
             let (shown, old) = if block.0 < existing {
                 self.entries_of(page, block)?
             } else {
@@ -551,12 +560,9 @@ impl Content {
     }
 
     /// Takes over pages that are in the backing file now.
-    pub(super) fn keep_pages(
-        &mut self,
-        pages: BTreeMap<PageIndex, Box<Page>>,
-    ) -> Result<(), VolumeError> {
+    pub(super) fn keep_pages(&mut self, pages: SpanPages) -> Result<(), VolumeError> {
         let sealing = self.sealing_mut()?;
-        for (index, page) in pages {
+        for (index, page) in pages.into_pages() {
             sealing.pages.put(index, page);
         }
         Ok(())
@@ -582,7 +588,7 @@ struct SealRun<'a> {
     /// What is written.
     region: &'a mut [u8],
     /// Those of the blocks that are in it already.
-    done: Option<&'a SealedBlocks>,
+    done: Option<&'a SealedBlocks<'a>>,
 }
 
 /// Where a write failed: nothing was written yet, or some of it may have been.
