@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::At;
-use super::locks::lock;
+use super::locks::{lock, shard};
 use super::nodes::{ObjectId, Target};
 use super::open::Purpose;
 use super::open_table::OpenInode;
@@ -20,55 +21,55 @@ use crate::volume::Durability;
 /// Objects that were closed before everything written to them was synced.
 #[derive(Default)]
 pub(super) struct ClosedUnsynced {
-    objects: Mutex<Waiting>,
-    /// Held across a sync of everything, of whose failure one caller alone is told. Outside of
-    /// the other.
-    syncing: Mutex<()>,
-}
-
-#[derive(Default)]
-struct Waiting {
     /// Each with the number of its note.
-    objects: HashMap<ObjectId, Noted>,
+    objects: [Mutex<HashMap<ObjectId, Noted>>; SHARDS],
     /// Counts the notes, so that a sync takes out those that were made before it.
-    notes: u64,
+    notes: AtomicU64,
+    /// Held across a sync of everything, of whose failure one caller alone is told. Outside of
+    /// the others.
+    syncing: Mutex<()>,
 }
 
 type Noted = (FileId, u64);
 
 impl ClosedUnsynced {
     fn note(&self, object: ObjectId, file: FileId) {
-        let mut waiting = lock(&self.objects);
-        waiting.notes += 1;
-        let noted = (file, waiting.notes);
-        waiting.objects.insert(object, noted);
+        let mut objects = lock(self.shard_of(object));
+        let number = self.notes.fetch_add(1, Ordering::AcqRel) + 1;
+        objects.insert(object, (file, number));
     }
 
     fn find(&self, object: ObjectId) -> Option<Noted> {
-        lock(&self.objects).objects.get(&object).copied()
+        lock(self.shard_of(object)).get(&object).copied()
     }
 
     fn is_empty(&self) -> bool {
-        lock(&self.objects).objects.is_empty()
+        self.objects.iter().all(|objects| lock(objects).is_empty())
     }
 
     /// A sync of everything begins: what to give to [`Self::end`] after it.
     fn begin(&self) -> u64 {
-        lock(&self.objects).notes
+        self.notes.load(Ordering::Acquire)
     }
 
     fn end(&self, until: u64) {
-        let mut waiting = lock(&self.objects);
-        waiting.objects.retain(|_, (_, number)| *number > until);
-        waiting.objects.shrink_to(LEFT_ALLOCATED);
+        for objects in &self.objects {
+            let mut objects = lock(objects);
+            objects.retain(|_, (_, number)| *number > until);
+            objects.shrink_to(LEFT_ALLOCATED);
+        }
     }
 
     /// The object was synced as it was noted, if it was not noted again since.
     fn forget(&self, object: ObjectId, noted: Noted) {
-        let objects = &mut lock(&self.objects).objects;
+        let mut objects = lock(self.shard_of(object));
         if objects.get(&object) == Some(&noted) {
             objects.remove(&object);
         }
+    }
+
+    fn shard_of(&self, object: ObjectId) -> &Mutex<HashMap<ObjectId, Noted>> {
+        shard(&self.objects, object.ino)
     }
 }
 
@@ -206,7 +207,8 @@ const LONGEST_LINGERING: Duration = Duration::from_secs(1);
 /// Whoever lists a directory may work on what it finds before it comes back. Opened anew, the
 /// directory may have lost its rights, or count its positions differently.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-const LEFT_ALLOCATED: usize = 1024;
+const SHARDS: usize = 16;
+const LEFT_ALLOCATED: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,9 @@
 //! transport: plain functions over plain types, replies written into buffers of the caller.
 //!
 //! Who may do what with an object is decided by the kernel from its attributes, or in a private
-//! mount by `permissions` and by what lies below. There is no global lock that anybody waits for;
-//! what is locked is a shard of a table, for as long as a map takes, or one open file.
+//! mount by `permissions` and by what lies below. There is no lock that all requests take: what is
+//! locked is one open file, or for as long as a map takes a shard of a table. Shared by all are the
+//! list of free places in the journal and that of memory for keys, for as long as a list takes.
 
 mod attributes;
 mod capabilities;

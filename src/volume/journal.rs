@@ -30,6 +30,9 @@ pub(super) struct Journal {
     key: AeadKey,
     /// Held across a sync, so that nobody goes on before it is over. Outside of `slots`.
     order: Mutex<()>,
+    /// Held while zeros are written ahead, so that meanwhile those go on who need none. Outside of
+    /// `slots`.
+    growing: Mutex<()>,
     slots: Mutex<Slots>,
 }
 
@@ -81,7 +84,8 @@ impl Journal {
     ) -> Arc<Self> {
         let head = JournalHead::new(volume, epoch);
         let key = head.key(volume_key);
-        Arc::new(Self { directory, head, key, order: Mutex::default(), slots: Mutex::default() })
+        let (order, growing, slots) = Default::default();
+        Arc::new(Self { directory, head, key, order, growing, slots })
     }
 
     /// Puts blocks of one file, in ascending order, where they outlive the process.
@@ -209,6 +213,7 @@ impl Journal {
     /// Gives most of its space back while nothing waits, and leaves nothing to be looked at after a
     /// crash.
     pub(super) fn empty(&self) -> io::Result<()> {
+        let _alone = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slots = self.lock();
         let Some(file) = slots.file.clone().filter(|_| slots.end > 0) else { return Ok(()) };
         if slots.free.len() == slots.end as usize {
@@ -236,30 +241,20 @@ impl Journal {
 
     /// Gives each block a place. Returns the file that they are in.
     fn take(self: &Arc<Self>, blocks: &mut [(BlockIndex, Gathered)]) -> io::Result<Arc<DiskFile>> {
-        let mut slots = self.lock();
-        let more = blocks.len().saturating_sub(slots.free.len());
-        let end = slots.end as usize + more;
-        if end > MOST_SLOTS as usize {
-            return Err(Errno::NOSPC.into());
-        }
-        let file = match &slots.file {
-            Some(file) => Arc::clone(file),
-            None => {
-                let name = journal_name(self.head.epoch);
-                let file = Arc::new(self.directory.make(OsStr::new(&name))?);
-                if let Err(error) = file.write_at(&[IoSlice::new(&self.head.encode())], 0) {
-                    let _ = self.remove_file();
-                    return Err(error);
-                }
-                slots.file = Some(Arc::clone(&file));
-                file
+        let (mut slots, file) = loop {
+            let mut slots = self.lock();
+            let file = self.file_in(&mut slots)?;
+            let more = blocks.len().saturating_sub(slots.free.len());
+            let end = slots.end as usize + more;
+            if end > MOST_SLOTS as usize {
+                return Err(Errno::NOSPC.into());
             }
+            if slots.reserved as usize >= end {
+                break (slots, file);
+            }
+            drop(slots);
+            self.grow(&file, end as u32)?;
         };
-        while (slots.reserved as usize) < end {
-            let more = slots.reserved.clamp(LEAST_RESERVED, MOST_RESERVED);
-            put_zeros(&file, slots.reserved..slots.reserved + more)?;
-            slots.reserved += more;
-        }
         for (_, gathered) in blocks {
             let slot = slots.free.pop().map(|Reverse(slot)| slot).unwrap_or_else(|| {
                 slots.end += 1;
@@ -277,6 +272,35 @@ impl Journal {
             });
         }
         Ok(file)
+    }
+
+    /// The file that the records are in, made if there is none yet.
+    fn file_in(&self, slots: &mut Slots) -> io::Result<Arc<DiskFile>> {
+        if let Some(file) = &slots.file {
+            return Ok(Arc::clone(file));
+        }
+        let name = journal_name(self.head.epoch);
+        let file = Arc::new(self.directory.make(OsStr::new(&name))?);
+        if let Err(error) = file.write_at(&[IoSlice::new(&self.head.encode())], 0) {
+            let _ = self.remove_file();
+            return Err(error);
+        }
+        slots.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Writes zeros up to `end` at least.
+    fn grow(&self, file: &DiskFile, end: u32) -> io::Result<()> {
+        let _alone = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let reserved = self.lock().reserved;
+            if reserved >= end {
+                return Ok(());
+            }
+            let more = reserved.clamp(LEAST_RESERVED, MOST_RESERVED);
+            put_zeros(file, reserved..reserved + more)?;
+            self.lock().reserved += more;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {

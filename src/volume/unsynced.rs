@@ -2,6 +2,7 @@
 //! not durable when they are opened again in the same epoch.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::journal::Kept;
@@ -11,14 +12,10 @@ use crate::format::{FileId, PlainSize};
 /// have to stay until the rest is.
 #[derive(Default)]
 pub(super) struct Unsynced {
-    files: Mutex<Noted>,
-}
-
-#[derive(Default)]
-struct Noted {
-    files: HashMap<FileId, Note>,
+    /// By the first byte of the file's id, which is random.
+    shards: [Mutex<HashMap<FileId, Note>>; SHARDS],
     /// Counts the notes, so that a sync takes out those that were made before it.
-    notes: u64,
+    notes: AtomicU64,
 }
 
 struct Note {
@@ -36,75 +33,86 @@ impl Note {
 impl Unsynced {
     /// Notes that the file was closed and that `durable` bytes of it are synced.
     pub(super) fn note(&self, file: FileId, durable: PlainSize, mut kept: Vec<Kept>) {
-        let mut noted = self.lock();
-        noted.notes += 1;
-        let number = noted.notes;
-        if let Some(before) = noted.files.remove(&file) {
+        let mut files = self.shard_of(file);
+        let number = self.notes.fetch_add(1, Ordering::AcqRel) + 1;
+        if let Some(before) = files.remove(&file) {
             kept.extend(before.kept);
         }
-        noted.files.insert(file, Note { durable, number, kept });
+        files.insert(file, Note { durable, number, kept });
     }
 
     /// The file was synced before it was closed.
     pub(super) fn forget(&self, file: FileId) {
-        let mut noted = self.lock();
-        if !noted.files.is_empty()
-            && let Some(note) = noted.files.remove(&file)
-        {
+        if let Some(note) = self.shard_of(file).remove(&file) {
             note.end();
         }
     }
 
     /// How many records wait for a sync.
     pub(super) fn kept(&self) -> usize {
-        self.lock().files.values().map(|note| note.kept.len()).sum()
+        let of = |files: MutexGuard<'_, HashMap<FileId, Note>>| -> usize {
+            files.values().map(|note| note.kept.len()).sum()
+        };
+        self.shards().map(of).sum()
     }
 
     /// How much of the file is synced, and its records, which whoever asks has to keep from now on;
     /// `None` if all of it is.
     pub(super) fn take(&self, file: FileId) -> Option<(PlainSize, Vec<Kept>)> {
-        let mut noted = self.lock();
-        let note = noted.files.get_mut(&file)?;
+        let mut files = self.shard_of(file);
+        let note = files.get_mut(&file)?;
         Some((note.durable, std::mem::take(&mut note.kept)))
     }
 
     /// The records of all files, for whoever keeps them from now on.
     pub(super) fn take_all(&self) -> Vec<(FileId, Vec<Kept>)> {
-        let mut noted = self.lock();
-        noted.files.iter_mut().map(|(file, note)| (*file, std::mem::take(&mut note.kept))).collect()
+        let mut all = Vec::new();
+        for mut files in self.shards() {
+            all.extend(
+                files.iter_mut().map(|(file, note)| (*file, std::mem::take(&mut note.kept))),
+            );
+        }
+        all
     }
 
     /// What to give to [`Self::note_synced`] after a sync of everything that begins now; `None`
     /// if nothing is to be synced.
     pub(super) fn now(&self) -> Option<u64> {
-        let noted = self.lock();
-        (!noted.files.is_empty()).then_some(noted.notes)
+        // First, so that none counts as older that is noted after its shard was looked at.
+        let notes = self.notes.load(Ordering::Acquire);
+        self.shards().any(|files| !files.is_empty()).then_some(notes)
     }
 
     /// All that was noted up to `until` is synced.
     pub(super) fn note_synced(&self, until: u64) {
-        let mut noted = self.lock();
-        let synced = noted.files.extract_if(|_, note| note.number <= until);
-        synced.for_each(|(_, note)| note.end());
-        noted.files.shrink_to(LEFT_ALLOCATED);
+        for mut files in self.shards() {
+            files.extract_if(|_, note| note.number <= until).for_each(|(_, note)| note.end());
+            files.shrink_to(LEFT_ALLOCATED);
+        }
     }
 
     /// All of this one that was noted up to `until` is synced.
     pub(super) fn note_file_synced(&self, file: FileId, until: u64) {
-        let mut noted = self.lock();
-        if noted.files.get(&file).is_some_and(|note| note.number <= until)
-            && let Some(note) = noted.files.remove(&file)
+        let mut files = self.shard_of(file);
+        if files.get(&file).is_some_and(|note| note.number <= until)
+            && let Some(note) = files.remove(&file)
         {
             note.end();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Noted> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard_of(&self, file: FileId) -> MutexGuard<'_, HashMap<FileId, Note>> {
+        let shard = &self.shards[usize::from(file.0[0]) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<FileId, Note>>> {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-const LEFT_ALLOCATED: usize = 1024;
+const SHARDS: usize = 16;
+const LEFT_ALLOCATED: usize = 64;
 
 #[cfg(test)]
 mod tests {
