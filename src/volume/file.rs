@@ -82,7 +82,7 @@ impl EncryptedFile {
         let volume = Arc::clone(&content.volume);
         let file_id = header.prologue.file_id;
         let seals = state.seal_count;
-        let pages = EntryPages::new(page);
+        let pages = EntryPages::new(page, volume.tag_pages());
         let (sum, told) = Default::default();
         let keys = Some(Arc::new(keys));
         content.sealing =
@@ -151,7 +151,7 @@ impl EncryptedFile {
             digest: keys.digest.mask(sum, 1, epoch),
         };
         header.encode_both_states(&state, &keys.state, &mut page);
-        let pages = EntryPages::new(page);
+        let pages = EntryPages::new(page, volume.tag_pages());
         let keys = Some(Arc::new(keys));
         let (on_disk, seals) = (false, 0);
         let sealing = Sealing { keys, header, pages, state, sum, told: sum, on_disk, seals };

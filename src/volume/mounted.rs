@@ -1,7 +1,7 @@
 //! A volume in use: its id, its keys, its epoch.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::durability::{Durability, Durable};
@@ -34,6 +34,8 @@ pub struct Volume {
     unsynced: Unsynced,
     /// The bytes that all files have gathered.
     gathered: Arc<AtomicU64>,
+    /// How many tag pages all files have in memory.
+    tag_pages: Arc<AtomicUsize>,
     aside: Aside,
 }
 
@@ -64,6 +66,7 @@ impl Volume {
             durability,
             unsynced: Unsynced::default(),
             gathered: Arc::default(),
+            tag_pages: Arc::default(),
             aside,
         }
     }
@@ -237,6 +240,11 @@ impl Volume {
     /// The counter of the bytes that all files have gathered.
     pub(super) fn gathered(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.gathered)
+    }
+
+    /// The counter of the tag pages of all files.
+    pub(super) fn tag_pages(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.tag_pages)
     }
 
     /// The journal of this mount.

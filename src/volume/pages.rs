@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -25,15 +26,17 @@ pub(super) struct EntryPages {
     ahead: BTreeMap<PageIndex, Arc<Page>>,
     /// Readers share the file, so the tag pages have a lock of their own; innermost.
     tags: Mutex<LruCache<PageIndex, Arc<Page>>>,
+    /// How many pages are in `tags`, of all files of the mount.
+    total: Arc<AtomicUsize>,
 }
 
 impl EntryPages {
-    /// With `first` as page 0 and no tag pages.
-    pub(super) fn new(first: Box<Page>) -> Self {
+    /// With `first` as page 0 and no tag pages; `total` counts those of all files of a mount.
+    pub(super) fn new(first: Box<Page>, total: Arc<AtomicUsize>) -> Self {
         // Made with the bound it would take memory for that many.
         let mut tags = LruCache::unbounded();
         tags.resize(TAG_PAGES_PER_FILE);
-        Self { first: Arc::from(first), ahead: BTreeMap::new(), tags: Mutex::new(tags) }
+        Self { first: Arc::from(first), ahead: BTreeMap::new(), tags: Mutex::new(tags), total }
     }
 
     /// Page 0, to be changed.
@@ -91,17 +94,32 @@ impl EntryPages {
 
     /// Keeps a tag page; the one not used for the longest time makes room.
     pub(super) fn keep(&self, index: PageIndex, page: Arc<Page>) {
-        let dropped = self.tags().push(index, page);
-        dropped.into_iter().for_each(|(_, page)| done_with(page));
+        let mut tags = self.tags();
+        let before = tags.len();
+        let is_much = self.total.load(Ordering::Relaxed) >= TAG_PAGES && before >= LEAST_TAG_PAGES;
+        let room = if is_much && !tags.contains(&index) { tags.pop_lru() } else { None };
+        let dropped = tags.push(index, page);
+        if tags.len() > before {
+            self.total.fetch_add(1, Ordering::Relaxed);
+        }
+        room.into_iter().chain(dropped).for_each(|(_, page)| done_with(page));
     }
 
     /// Forgets the tag pages that can be read again.
     pub(super) fn forget_tags(&self) {
-        self.tags().clear();
+        let mut tags = self.tags();
+        self.total.fetch_sub(tags.len(), Ordering::Relaxed);
+        tags.clear();
     }
 
     fn tags(&self) -> MutexGuard<'_, LruCache<PageIndex, Arc<Page>>> {
         self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for EntryPages {
+    fn drop(&mut self) {
+        self.forget_tags();
     }
 }
 
@@ -126,7 +144,11 @@ fn entry_slots(page: &Page, block: BlockIndex) -> &[[u8; ENTRY_LEN]] {
     }
 }
 
-/// Bounds the memory of one open file to 1 MiB of tag pages, the entries of 64 MiB.
+/// Bounds the memory of all open files to 64 MiB of tag pages, the entries of 4 GiB, but for
+/// those that no file goes without.
+const TAG_PAGES: usize = 16384;
+const LEAST_TAG_PAGES: usize = 4;
+/// Bounds that of one to 1 MiB, the entries of 64 MiB.
 const TAG_PAGES_PER_FILE: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 #[cfg(test)]
@@ -135,7 +157,7 @@ mod tests {
 
     #[test]
     fn pages_that_are_ahead_stay_until_they_are_written() {
-        let mut pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]));
+        let mut pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]), Arc::default());
         let page = |byte| OwnPage::copy_of(&[byte; PAGE_LEN as usize]);
         pages.put_ahead(PageIndex(0), page(1));
         pages.put_ahead(PageIndex(17), page(2));
@@ -152,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded() {
-        let pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]));
+        let pages = EntryPages::new(Box::new([0; PAGE_LEN as usize]), Arc::default());
         for index in 0..TAG_PAGES_PER_FILE.get() as u64 + 5 {
             pages.keep(PageIndex(index), Arc::new([0; PAGE_LEN as usize]));
         }
@@ -160,5 +182,23 @@ mod tests {
         assert!(pages.tag_page(PageIndex(5)).is_some());
         pages.forget_tags();
         assert!(pages.tag_page(PageIndex(5)).is_none());
+    }
+
+    #[test]
+    fn the_caches_of_all_files_are_bounded_together() {
+        let total = Arc::new(AtomicUsize::new(TAG_PAGES - 6));
+        let new = || EntryPages::new(Box::new([0; PAGE_LEN as usize]), Arc::clone(&total));
+        let fill = |pages: &EntryPages| {
+            (1..100).for_each(|at| pages.keep(PageIndex(at), Arc::new([0; PAGE_LEN as usize])));
+            pages.tags().len()
+        };
+        let (one, two) = (new(), new());
+        assert_eq!((fill(&one), fill(&two)), (6, LEAST_TAG_PAGES));
+        assert!(one.tag_page(PageIndex(99)).is_some() && one.tag_page(PageIndex(93)).is_none());
+        // What is there already makes no room, and is not counted again.
+        assert_eq!((fill(&one), total.load(Ordering::Relaxed)), (6, TAG_PAGES + LEAST_TAG_PAGES));
+        two.forget_tags();
+        drop((one, two));
+        assert_eq!(total.load(Ordering::Relaxed), TAG_PAGES - 6);
     }
 }
