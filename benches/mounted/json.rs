@@ -30,6 +30,7 @@ fn row(line: &Line) -> Value {
                 "speed_to_gocryptfs": line.speed(cell.system, "gocryptfs"),
                 "requests_per_operation": cell.requests(),
                 "flushes_per_operation": cell.flushes(),
+                "dek_cache_hits_per_operation": cell.dek_hits(),
                 "processor_seconds": cell.processor(unit),
                 "processor_seconds_per": if unit.counts_bytes() { "GiB" } else { "1000 operations" },
                 "peak_rss_kib": cell.peak_kib,

@@ -113,6 +113,11 @@ impl Cell {
         self.for_one_operation(self.total.spent.flushes)
     }
 
+    /// DEKs found in the cache, for one operation.
+    pub fn dek_hits(&self) -> Option<f64> {
+        self.for_one_operation(self.total.spent.dek_hits)
+    }
+
     /// Processor seconds of the daemon for a GiB, or for 1000 operations.
     pub fn processor(&self, unit: Unit) -> Option<f64> {
         let seconds = self.total.spent.processor?.as_secs_f64();
