@@ -40,7 +40,7 @@ fn row(line: &Line) -> Value {
     json!({
         "backing": line.backing,
         "row": line.row.name,
-        "description": line.row.description,
+        "description": line.description,
         "unit": unit.name(),
         "systems": systems,
     })

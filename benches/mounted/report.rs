@@ -20,6 +20,7 @@ pub struct Report {
 pub struct Line {
     pub backing: String,
     pub row: &'static Row,
+    pub description: String,
     pub cells: Vec<Cell>,
 }
 
@@ -59,17 +60,19 @@ impl Report {
             for piece in pieces {
                 round += Total::of(piece.seconds, piece.amount, piece.spent);
             }
-            let cell = self.cell(backing, row, place.system().name());
+            let cell = self.cell(backing, row, place);
             cell.rounds.push(round.seconds_for_one(row.unit));
             cell.total += round;
             cell.peak_kib = cell.peak_kib.max(place.system().peak_kib());
         }
     }
 
-    fn cell(&mut self, backing: &str, row: &'static Row, system: &'static str) -> &mut Cell {
+    fn cell(&mut self, backing: &str, row: &'static Row, place: &Place) -> &mut Cell {
+        let system = place.system().name();
         let is_it = |line: &Line| line.backing == backing && line.row.name == row.name;
         let at = self.lines.iter().position(is_it).unwrap_or_else(|| {
-            self.lines.push(Line { backing: backing.to_owned(), row, cells: Vec::new() });
+            let (backing, description) = (backing.to_owned(), row.described(place.scale()));
+            self.lines.push(Line { backing, row, description, cells: Vec::new() });
             self.lines.len() - 1
         });
         let cells = &mut self.lines[at].cells;

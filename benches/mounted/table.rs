@@ -40,7 +40,7 @@ fn speeds(text: &mut String, lines: &[&Line], systems: &[&str]) {
     let mut rows = vec![vec!["work".to_owned(), "unit".to_owned()]];
     rows[0].extend(systems.iter().map(|&system| system.to_owned()));
     for line in lines {
-        let mut row = vec![line.row.description.to_owned(), line.row.unit.name().to_owned()];
+        let mut row = vec![line.description.clone(), line.row.unit.name().to_owned()];
         for system in systems {
             let value = line.of(system).and_then(|cell| cell.value(line.row.unit)).map(digits);
             let speed = match *system {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::arguments::Scale;
 use crate::place::Place;
 
 mod metadata;
@@ -34,7 +35,7 @@ pub struct Workload {
 /// A row of the report.
 pub struct Row {
     pub name: &'static str,
-    pub description: &'static str,
+    description: &'static str,
     pub unit: Unit,
     /// It tells nothing where all is in memory.
     pub on_disk_only: bool,
@@ -44,6 +45,11 @@ impl Row {
     /// One that tells something wherever it is measured.
     pub const fn new(name: &'static str, description: &'static str, unit: Unit) -> Self {
         Self { name, description, unit, on_disk_only: false }
+    }
+
+    /// What is done, at this scale.
+    pub fn described(&self, scale: Scale) -> String {
+        self.description.replace(TREE_FILES, &scale.tree_files.to_string())
     }
 }
 
@@ -102,6 +108,9 @@ impl Unit {
         }
     }
 }
+
+/// Stands in a description for the number of files of the tree.
+const TREE_FILES: &str = "{files}";
 
 /// For workloads that need nothing, or leave nothing.
 fn nothing(_: &Place) {}
