@@ -53,7 +53,7 @@ impl Report {
         let measured = place.take_measured();
         for row in workload.rows {
             let pieces: Vec<_> = measured.iter().filter(|piece| piece.row == row.name).collect();
-            if pieces.is_empty() && row.on_disk_only {
+            if pieces.is_empty() && (row.on_disk_only || row.outside_mount) {
                 continue;
             }
             let mut round = Total::default();

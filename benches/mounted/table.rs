@@ -30,8 +30,12 @@ pub fn print(report: &Report) -> String {
             let lines: Vec<&Line> = lines.iter().filter(in_few).copied().collect();
             speeds(&mut text, &lines, &systems);
         }
-        let _ = writeln!(text, "\nWhat the daemon spends on {backing}\n");
-        spending(&mut text, &lines);
+        let served = lines.into_iter().filter(|line| !line.row.outside_mount);
+        let served: Vec<&Line> = served.collect();
+        if !served.is_empty() {
+            let _ = writeln!(text, "\nWhat the daemon spends on {backing}\n");
+            spending(&mut text, &served);
+        }
     }
     text
 }

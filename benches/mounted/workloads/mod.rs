@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use crate::arguments::Scale;
 use crate::place::Place;
 
+mod cipher;
 mod metadata;
 mod programs;
 mod random;
@@ -39,12 +40,14 @@ pub struct Row {
     pub unit: Unit,
     /// It tells nothing where all is in memory.
     pub on_disk_only: bool,
+    /// No daemon takes part in it, and not every system has a figure.
+    pub outside_mount: bool,
 }
 
 impl Row {
     /// One that tells something wherever it is measured.
     pub const fn new(name: &'static str, description: &'static str, unit: Unit) -> Self {
-        Self { name, description, unit, on_disk_only: false }
+        Self { name, description, unit, on_disk_only: false, outside_mount: false }
     }
 
     /// What is done, at this scale.
@@ -73,6 +76,7 @@ impl Workload {
             tree::WORKLOADS,
             synced::WORKLOADS,
             programs::WORKLOADS,
+            cipher::WORKLOADS,
         ];
         kinds.into_iter().flatten()
     }
