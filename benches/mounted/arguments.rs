@@ -232,6 +232,10 @@ files, the kernel is told to drop their pages), so neither the kernel nor the da
 anything. What lies below the mount stays in memory, for all systems alike; the native file
 system has no other cache, so its cold rows are warm ones.
 
+'ssefs' takes FUSE over io_uring where the kernel has it switched on, as this script does for the
+run if root starts it, and 'ssefs-classic' takes /dev/fuse, as all others do: so both ways are
+compared. The table says which was taken.
+
 'plain' is a FUSE daemon that encrypts nothing: what the transport costs. It knows only what the
 workloads on single files and their directories ask for.
 ";

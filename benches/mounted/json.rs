@@ -1,5 +1,7 @@
 //! The report for programs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::report::{Line, Report};
@@ -10,6 +12,7 @@ pub fn of(report: &Report) -> String {
         "machine": report.machine,
         "rounds": report.rounds,
         "quick": report.quick,
+        "transports": report.transports.iter().cloned().collect::<BTreeMap<_, _>>(),
         "rows": report.lines.iter().map(row).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&value).expect("plain data")

@@ -6,6 +6,7 @@ use crate::arguments::Arguments;
 use crate::machine;
 use crate::measure::Spent;
 use crate::place::{Amount, Place};
+use crate::systems::System;
 use crate::workloads::{Row, Unit, Workload};
 
 /// All measurements.
@@ -13,6 +14,8 @@ pub struct Report {
     pub machine: String,
     pub rounds: usize,
     pub quick: bool,
+    /// By what way requests reach a system that tells.
+    pub transports: Vec<(&'static str, String)>,
     pub lines: Vec<Line>,
 }
 
@@ -45,7 +48,18 @@ struct Total {
 impl Report {
     pub fn new(arguments: &Arguments) -> Self {
         let (rounds, quick) = (arguments.rounds, arguments.quick);
-        Self { machine: machine::description(), rounds, quick, lines: Vec::new() }
+        let (machine, transports) = (machine::description(), Vec::new());
+        Self { machine, rounds, quick, transports, lines: Vec::new() }
+    }
+
+    /// Adds by what way requests reach the systems.
+    pub fn tell_transports(&mut self, systems: &[System]) {
+        for system in systems {
+            let told =
+                system.statistics().and_then(|it| Some(it["transport"].as_str()?.to_owned()));
+            let is_new = self.transports.iter().all(|(name, _)| *name != system.name());
+            self.transports.extend(told.filter(|_| is_new).map(|told| (system.name(), told)));
+        }
     }
 
     /// Adds a round of one system.

@@ -9,6 +9,13 @@ pub fn print(report: &Report) -> String {
     let mut text = format!("{}\n", report.machine);
     let quick = if report.quick { ", quick" } else { "" };
     let _ = writeln!(text, "Medians of {} rounds{quick}", report.rounds);
+    for (transport, by) in [("uring", "FUSE over io_uring"), ("classic", "/dev/fuse")] {
+        let told = report.transports.iter().filter(|(_, told)| told == transport);
+        let systems: Vec<&str> = told.map(|(system, _)| *system).collect();
+        if !systems.is_empty() {
+            let _ = writeln!(text, "By {by}: {}", systems.join(", "));
+        }
+    }
     let mut backings: Vec<&str> = report.lines.iter().map(|line| line.backing.as_str()).collect();
     backings.dedup();
     for backing in backings {
