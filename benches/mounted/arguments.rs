@@ -17,6 +17,7 @@ pub struct Arguments {
     /// Whether costs are measured by size, and not by system.
     pub scale: bool,
     largest_tree: Option<u64>,
+    tree_files: Option<usize>,
     only: Vec<String>,
     systems: Vec<String>,
 }
@@ -49,13 +50,14 @@ impl Arguments {
             quick: false,
             scale: false,
             largest_tree: None,
+            tree_files: None,
             only: Vec::new(),
             systems: Vec::new(),
         };
         let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(name) = arguments.next() {
             if name == "--help" || name == "-h" {
-                print!("{}", help());
+                print!("{}", help(parsed.scale()));
                 std::process::exit(0);
             }
             match name.as_str() {
@@ -76,6 +78,11 @@ impl Arguments {
             "--rounds" => self.rounds = value.parse().unwrap_or_else(|_| wrong(value)),
             "--largest-tree" => {
                 self.largest_tree = Some(value.parse().unwrap_or_else(|_| wrong(value)));
+            }
+            "--tree-files" => {
+                // Half of it is a tree too.
+                let files = value.parse().ok().filter(|files| *files > 1);
+                self.tree_files = Some(files.unwrap_or_else(|| wrong(value)));
             }
             "--backing" => self.backings.extend(names().map(Backing)),
             "--only" => self.only.extend(names()),
@@ -134,7 +141,7 @@ impl Arguments {
 
     /// How much each workload does.
     pub fn scale(&self) -> Scale {
-        if self.quick {
+        let usual = if self.quick {
             Scale {
                 slice: Duration::from_millis(60),
                 stream_len: 32 << 20,
@@ -148,7 +155,8 @@ impl Arguments {
                 tree_files: 2000,
                 transactions: 100,
             }
-        }
+        };
+        Scale { tree_files: self.tree_files.unwrap_or(usual.tree_files), ..usual }
     }
 }
 
@@ -173,7 +181,7 @@ fn wrong(what: &str) -> ! {
     std::process::exit(2);
 }
 
-fn help() -> String {
+fn help(scale: Scale) -> String {
     let mut text = HELP.to_owned();
     text.push_str("\nSystems (* only when named by --systems, + only on rows of small files):\n");
     for (name, scope) in systems::names() {
@@ -188,7 +196,7 @@ fn help() -> String {
     for workload in Workload::all() {
         text.push_str(&format!("  {}\n", workload.name));
         for row in workload.rows {
-            text.push_str(&format!("    {:22} {}\n", row.name, row.description));
+            text.push_str(&format!("    {:22} {}\n", row.name, row.described(scale)));
         }
     }
     text
@@ -208,6 +216,9 @@ Usage: scripts/bench [options]
                       directories [default: tmpfs,disk]
   --only LIST         these workloads or rows only
   --systems LIST      these systems only; ratios need gocryptfs and native among them
+  --tree-files N      files of the tree that is unpacked, at least 2; where this machine has no
+                      such tree of sources, it is taken several times [default: 2000, with
+                      --quick 500]
   --scale             instead: what a file costs among 1 thousand to 1 million, and a byte in
                       files of 1 MiB to 100 GiB (with holes), on the first backing; of ssefs
                       unless systems are named. A million files take 10 GiB and some minutes
@@ -220,6 +231,10 @@ Usage: scripts/bench [options]
 files, the kernel is told to drop their pages), so neither the kernel nor the daemon remembers
 anything. What lies below the mount stays in memory, for all systems alike; the native file
 system has no other cache, so its cold rows are warm ones.
+
+'ssefs' takes FUSE over io_uring where the kernel has it switched on, as this script does for the
+run if root starts it, and 'ssefs-classic' takes /dev/fuse, as all others do: so both ways are
+compared. The table says which was taken.
 
 'plain' is a FUSE daemon that encrypts nothing: what the transport costs. It knows only what the
 workloads on single files and their directories ask for.

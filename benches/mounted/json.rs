@@ -1,5 +1,7 @@
 //! The report for programs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::report::{Line, Report};
@@ -10,6 +12,7 @@ pub fn of(report: &Report) -> String {
         "machine": report.machine,
         "rounds": report.rounds,
         "quick": report.quick,
+        "transports": report.transports.iter().cloned().collect::<BTreeMap<_, _>>(),
         "rows": report.lines.iter().map(row).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&value).expect("plain data")
@@ -30,6 +33,7 @@ fn row(line: &Line) -> Value {
                 "speed_to_gocryptfs": line.speed(cell.system, "gocryptfs"),
                 "requests_per_operation": cell.requests(),
                 "flushes_per_operation": cell.flushes(),
+                "dek_cache_hits_per_operation": cell.dek_hits(),
                 "processor_seconds": cell.processor(unit),
                 "processor_seconds_per": if unit.counts_bytes() { "GiB" } else { "1000 operations" },
                 "peak_rss_kib": cell.peak_kib,
@@ -39,7 +43,7 @@ fn row(line: &Line) -> Value {
     json!({
         "backing": line.backing,
         "row": line.row.name,
-        "description": line.row.description,
+        "description": line.description,
         "unit": unit.name(),
         "systems": systems,
     })

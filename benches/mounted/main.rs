@@ -74,6 +74,7 @@ fn compare(arguments: &Arguments, ended: &AtomicBool) -> Report {
         let scratch = tempfile::Builder::new().prefix("ssefs-bench-").tempdir_in(directory);
         let scratch = scratch.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let systems = System::start_all(scratch.path(), |name, scope| arguments.wants(name, scope));
+        report.tell_transports(&systems);
         let kit = scratch.path().join("kit");
         std::fs::create_dir(&kit).expect("the scratch directory can be written");
         for workload in Workload::all() {

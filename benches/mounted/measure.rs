@@ -19,6 +19,7 @@ pub struct Usage {
 struct Counted {
     requests: u64,
     flushes: Option<u64>,
+    dek_hits: Option<u64>,
 }
 
 /// What a daemon spent on something; `None` is unknown.
@@ -27,6 +28,8 @@ pub struct Spent {
     pub processor: Option<Duration>,
     pub requests: Option<u64>,
     pub flushes: Option<u64>,
+    /// DEKs that were found in the cache.
+    pub dek_hits: Option<u64>,
 }
 
 impl Usage {
@@ -47,6 +50,7 @@ impl Usage {
             // Looking is a request too.
             requests: counted.map(|(now, then)| (now.requests - then.requests).saturating_sub(1)),
             flushes: counted.and_then(|(now, then)| Some(now.flushes? - then.flushes?)),
+            dek_hits: counted.and_then(|(now, then)| Some(now.dek_hits? - then.dek_hits?)),
         }
     }
 }
@@ -59,21 +63,25 @@ impl From<&Value> for Counted {
         Self {
             requests: requests.filter_map(|(_, count)| count.as_u64()).sum(),
             flushes: statistics["backing_flushes"].as_u64(),
+            dek_hits: statistics["dek_cache"]["hits"].as_u64(),
         }
     }
 }
 
 impl Default for Spent {
     fn default() -> Self {
-        Self { processor: Some(Duration::ZERO), requests: Some(0), flushes: Some(0) }
+        let none = Some(0);
+        Self { processor: Some(Duration::ZERO), requests: none, flushes: none, dek_hits: none }
     }
 }
 
 impl AddAssign for Spent {
     fn add_assign(&mut self, other: Self) {
         self.processor = self.processor.zip(other.processor).map(|(one, other)| one + other);
-        self.requests = self.requests.zip(other.requests).map(|(one, other)| one + other);
-        self.flushes = self.flushes.zip(other.flushes).map(|(one, other)| one + other);
+        let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
+        self.requests = sum(self.requests, other.requests);
+        self.flushes = sum(self.flushes, other.flushes);
+        self.dek_hits = sum(self.dek_hits, other.dek_hits);
     }
 }
 

@@ -120,6 +120,11 @@ impl<'a> Place<'a> {
         });
     }
 
+    /// What was measured last, and will be told by [`Self::take_measured`] too.
+    pub fn latest(&self) -> Option<Measured> {
+        self.measured.borrow().last().copied()
+    }
+
     /// What was measured since this was last asked.
     pub fn take_measured(&self) -> Vec<Measured> {
         self.measured.take()

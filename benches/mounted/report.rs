@@ -6,6 +6,7 @@ use crate::arguments::Arguments;
 use crate::machine;
 use crate::measure::Spent;
 use crate::place::{Amount, Place};
+use crate::systems::System;
 use crate::workloads::{Row, Unit, Workload};
 
 /// All measurements.
@@ -13,6 +14,8 @@ pub struct Report {
     pub machine: String,
     pub rounds: usize,
     pub quick: bool,
+    /// By what way requests reach a system that tells.
+    pub transports: Vec<(&'static str, String)>,
     pub lines: Vec<Line>,
 }
 
@@ -20,6 +23,7 @@ pub struct Report {
 pub struct Line {
     pub backing: String,
     pub row: &'static Row,
+    pub description: String,
     pub cells: Vec<Cell>,
 }
 
@@ -44,7 +48,18 @@ struct Total {
 impl Report {
     pub fn new(arguments: &Arguments) -> Self {
         let (rounds, quick) = (arguments.rounds, arguments.quick);
-        Self { machine: machine::description(), rounds, quick, lines: Vec::new() }
+        let (machine, transports) = (machine::description(), Vec::new());
+        Self { machine, rounds, quick, transports, lines: Vec::new() }
+    }
+
+    /// Adds by what way requests reach the systems.
+    pub fn tell_transports(&mut self, systems: &[System]) {
+        for system in systems {
+            let told =
+                system.statistics().and_then(|it| Some(it["transport"].as_str()?.to_owned()));
+            let is_new = self.transports.iter().all(|(name, _)| *name != system.name());
+            self.transports.extend(told.filter(|_| is_new).map(|told| (system.name(), told)));
+        }
     }
 
     /// Adds a round of one system.
@@ -52,24 +67,26 @@ impl Report {
         let measured = place.take_measured();
         for row in workload.rows {
             let pieces: Vec<_> = measured.iter().filter(|piece| piece.row == row.name).collect();
-            if pieces.is_empty() && row.on_disk_only {
+            if pieces.is_empty() && (row.on_disk_only || row.outside_mount) {
                 continue;
             }
             let mut round = Total::default();
             for piece in pieces {
                 round += Total::of(piece.seconds, piece.amount, piece.spent);
             }
-            let cell = self.cell(backing, row, place.system().name());
+            let cell = self.cell(backing, row, place);
             cell.rounds.push(round.seconds_for_one(row.unit));
             cell.total += round;
             cell.peak_kib = cell.peak_kib.max(place.system().peak_kib());
         }
     }
 
-    fn cell(&mut self, backing: &str, row: &'static Row, system: &'static str) -> &mut Cell {
+    fn cell(&mut self, backing: &str, row: &'static Row, place: &Place) -> &mut Cell {
+        let system = place.system().name();
         let is_it = |line: &Line| line.backing == backing && line.row.name == row.name;
         let at = self.lines.iter().position(is_it).unwrap_or_else(|| {
-            self.lines.push(Line { backing: backing.to_owned(), row, cells: Vec::new() });
+            let (backing, description) = (backing.to_owned(), row.described(place.scale()));
+            self.lines.push(Line { backing, row, description, cells: Vec::new() });
             self.lines.len() - 1
         });
         let cells = &mut self.lines[at].cells;
@@ -111,6 +128,11 @@ impl Cell {
     /// Flushes of the backing store, for one operation.
     pub fn flushes(&self) -> Option<f64> {
         self.for_one_operation(self.total.spent.flushes)
+    }
+
+    /// DEKs found in the cache, for one operation.
+    pub fn dek_hits(&self) -> Option<f64> {
+        self.for_one_operation(self.total.spent.dek_hits)
     }
 
     /// Processor seconds of the daemon for a GiB, or for 1000 operations.

@@ -38,7 +38,7 @@ pub enum Scope {
 
 /// How a system is made and mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub enum Family {
     Native,
     Plain,
     Gocryptfs,
@@ -121,6 +121,11 @@ impl System {
     /// When it takes part.
     pub fn scope(&self) -> Scope {
         self.scope
+    }
+
+    /// How it is made and mounted.
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     /// Where to work.

@@ -9,6 +9,13 @@ pub fn print(report: &Report) -> String {
     let mut text = format!("{}\n", report.machine);
     let quick = if report.quick { ", quick" } else { "" };
     let _ = writeln!(text, "Medians of {} rounds{quick}", report.rounds);
+    for (transport, by) in [("uring", "FUSE over io_uring"), ("classic", "/dev/fuse")] {
+        let told = report.transports.iter().filter(|(_, told)| told == transport);
+        let systems: Vec<&str> = told.map(|(system, _)| *system).collect();
+        if !systems.is_empty() {
+            let _ = writeln!(text, "By {by}: {}", systems.join(", "));
+        }
+    }
     let mut backings: Vec<&str> = report.lines.iter().map(|line| line.backing.as_str()).collect();
     backings.dedup();
     for backing in backings {
@@ -30,8 +37,12 @@ pub fn print(report: &Report) -> String {
             let lines: Vec<&Line> = lines.iter().filter(in_few).copied().collect();
             speeds(&mut text, &lines, &systems);
         }
-        let _ = writeln!(text, "\nWhat the daemon spends on {backing}\n");
-        spending(&mut text, &lines);
+        let served = lines.into_iter().filter(|line| !line.row.outside_mount);
+        let served: Vec<&Line> = served.collect();
+        if !served.is_empty() {
+            let _ = writeln!(text, "\nWhat the daemon spends on {backing}\n");
+            spending(&mut text, &served);
+        }
     }
     text
 }
@@ -40,7 +51,7 @@ fn speeds(text: &mut String, lines: &[&Line], systems: &[&str]) {
     let mut rows = vec![vec!["work".to_owned(), "unit".to_owned()]];
     rows[0].extend(systems.iter().map(|&system| system.to_owned()));
     for line in lines {
-        let mut row = vec![line.row.description.to_owned(), line.row.unit.name().to_owned()];
+        let mut row = vec![line.description.clone(), line.row.unit.name().to_owned()];
         for system in systems {
             let value = line.of(system).and_then(|cell| cell.value(line.row.unit)).map(digits);
             let speed = match *system {

@@ -5,8 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::arguments::Scale;
 use crate::place::Place;
 
+mod cipher;
 mod metadata;
 mod programs;
 mod random;
@@ -34,16 +36,23 @@ pub struct Workload {
 /// A row of the report.
 pub struct Row {
     pub name: &'static str,
-    pub description: &'static str,
+    description: &'static str,
     pub unit: Unit,
     /// It tells nothing where all is in memory.
     pub on_disk_only: bool,
+    /// No daemon takes part in it, and not every system has a figure.
+    pub outside_mount: bool,
 }
 
 impl Row {
     /// One that tells something wherever it is measured.
     pub const fn new(name: &'static str, description: &'static str, unit: Unit) -> Self {
-        Self { name, description, unit, on_disk_only: false }
+        Self { name, description, unit, on_disk_only: false, outside_mount: false }
+    }
+
+    /// What is done, at this scale.
+    pub fn described(&self, scale: Scale) -> String {
+        self.description.replace(TREE_FILES, &scale.tree_files.to_string())
     }
 }
 
@@ -67,6 +76,7 @@ impl Workload {
             tree::WORKLOADS,
             synced::WORKLOADS,
             programs::WORKLOADS,
+            cipher::WORKLOADS,
         ];
         kinds.into_iter().flatten()
     }
@@ -102,6 +112,9 @@ impl Unit {
         }
     }
 }
+
+/// Stands in a description for the number of files of the tree.
+const TREE_FILES: &str = "{files}";
 
 /// For workloads that need nothing, or leave nothing.
 fn nothing(_: &Place) {}

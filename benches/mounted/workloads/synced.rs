@@ -1,7 +1,7 @@
 //! Writes that must be durable before the program goes on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
@@ -12,8 +12,10 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "synced",
         rows: &[
-            row("append-fsync", "append 200 bytes, and fdatasync"),
-            row("overwrite-fsync", "4 KiB overwrite, and fdatasync"),
+            row("append-fdatasync", "append 200 bytes, and fdatasync"),
+            row("append-fsync", "append 200 bytes, and fsync"),
+            row("overwrite-fdatasync", "4 KiB overwrite, and fdatasync"),
+            row("overwrite-fsync", "4 KiB overwrite, and fsync"),
             row("create-fsync", "make a file, write 4000 bytes, fsync, close"),
         ],
         pieces: 2,
@@ -22,8 +24,10 @@ pub const WORKLOADS: &[Workload] = &[
             fs::write(place.path(FILE), vec![7; BLOCKS * BLOCK_LEN]).expect("it can be written");
         },
         run: |place, _| {
-            append(place);
-            overwrite(place);
+            append(place, "append-fdatasync", File::sync_data);
+            append(place, "append-fsync", File::sync_all);
+            overwrite(place, "overwrite-fdatasync", File::sync_data);
+            overwrite(place, "overwrite-fsync", File::sync_all);
             create(place);
         },
         clean: |place| fs::remove_file(place.path(FILE)).expect("it is there"),
@@ -54,27 +58,27 @@ pub const WORKLOADS: &[Workload] = &[
     },
 ];
 
-fn append(place: &Place) {
+fn append(place: &Place, row: &'static str, sync: fn(&File) -> io::Result<()>) {
     let path = place.path("log");
     let mut file = File::create(&path).expect("the mount can be written");
     let append = |_| {
         file.write_all(&[7; 200]).expect("the mount can be written");
-        file.sync_data().expect("the mount can sync");
+        sync(&file).expect("the mount can sync");
     };
-    place.repeated("append-fsync", 0, u64::MAX, append, || {});
+    place.repeated(row, 0, u64::MAX, append, || {});
     fs::remove_file(path).expect("it is there");
 }
 
-fn overwrite(place: &Place) {
+fn overwrite(place: &Place, row: &'static str, sync: fn(&File) -> io::Result<()>) {
     let path = place.path(FILE);
     let file = OpenOptions::new().write(true).open(path).expect("the file is there");
     let overwrite = |step: u64| {
         let block = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % BLOCKS as u64;
         let written = file.write_all_at(&[9; BLOCK_LEN], block * BLOCK_LEN as u64);
         written.expect("the mount can be written");
-        file.sync_data().expect("the mount can sync");
+        sync(&file).expect("the mount can sync");
     };
-    place.repeated("overwrite-fsync", 0, u64::MAX, overwrite, || {});
+    place.repeated(row, 0, u64::MAX, overwrite, || {});
 }
 
 fn create(place: &Place) {

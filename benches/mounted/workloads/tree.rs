@@ -1,5 +1,6 @@
 //! A real tree: the sources of the crates that building this program brought, or the system's
-//! headers where there are none; unpacked, listed, read and removed by the usual programs.
+//! headers where there are none, several times over if they are too few; unpacked, listed, read and
+//! removed by the usual programs.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,7 +13,7 @@ use crate::place::{Amount, Place};
 pub const WORKLOADS: &[Workload] = &[Workload {
     name: "tree",
     rows: &[
-        row("untar", "untar of a source tree, files"),
+        row("untar", "untar of a source tree of {files} files, files"),
         row("ls-cold", "ls -lR of it, cold, files"),
         row("ls-warm", "the same, warm, files"),
         row("read-tree-cold", "read all of it, cold, files"),
@@ -71,19 +72,23 @@ pub fn pack(place: &Place, name: &str, wanted: usize) -> Archive {
     if !path.exists() {
         let root = source();
         let files = files_below(&root, wanted);
-        let mut names = String::new();
-        for file in &files {
-            let relative = file.strip_prefix(&root).expect("it lies below");
-            names.push_str(relative.to_str().expect("names were chosen so"));
-            names.push('\n');
+        assert!(!files.is_empty(), "{}: no tree to take", root.display());
+        for copy in 0..wanted.div_ceil(files.len()) {
+            let missing = wanted - copy * files.len();
+            let names = files.iter().take(missing).map(|file| {
+                let relative = file.strip_prefix(&root).expect("it lies below");
+                format!("{}\n", relative.to_str().expect("names were chosen so"))
+            });
+            fs::write(&list, names.collect::<String>()).expect("the scratch directory is there");
+            let mut tar = Command::new("tar");
+            tar.arg("-rf").arg(&path).arg("-C").arg(&root).arg("-T").arg(&list);
+            if copy > 0 {
+                tar.arg(format!("--transform=s,^,copy-{copy}/,"));
+            }
+            execute(&mut tar, Path::new("/"), "");
         }
-        fs::write(&list, &names).expect("the scratch directory can be written");
-        let mut tar = Command::new("tar");
-        tar.arg("-cf").arg(&path).arg("-C").arg(&root).arg("-T").arg(&list);
-        execute(&mut tar, Path::new("/"), "");
     }
-    let names = fs::read_to_string(&list).expect("it was written with the archive");
-    Archive { path, files: names.lines().count() as u64 }
+    Archive { path, files: wanted as u64 }
 }
 
 /// Unpacks an archive.
