@@ -14,6 +14,7 @@ pub mod dialogue;
 pub mod mount;
 pub mod pty;
 pub mod scratch;
+pub mod strace;
 pub mod sys;
 pub mod user;
 
