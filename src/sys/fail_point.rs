@@ -29,6 +29,9 @@ pub const NAMES: &[&str] = &[
     "fuse.ring.offer",
     "fuse.ring.register",
     "fuse.ring.take",
+    "fuse.ring.bulk",
+    "fuse.ring.slow",
+    "fuse.ring.read",
     "fuse.ring.answer",
 ];
 

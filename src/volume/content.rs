@@ -303,8 +303,12 @@ impl Content {
         self.end_allowance();
         let size = self.size.0;
         let durable = self.durable.size().0.min(size);
-        let sealing = self.sealing()?;
+        let sealing = self.sealing_mut()?;
         let state = sealing.state;
+        if !in_use && state.seal_count >= SEALS_WARNING {
+            // The warning was given for what was reserved; from below it would be given again.
+            sealing.seals = sealing.seals.max(SEALS_WARNING);
+        }
         let seal_count = if in_use { state.seal_count } else { sealing.seals };
         self.put_state(StateRecord { size, durable_size: durable, seal_count, ..state })?;
         self.gaps.clear();

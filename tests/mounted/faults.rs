@@ -3,18 +3,15 @@
 //! `bad_input`, and every call of the volume in `tests/volume/every_fault.rs`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::Dir;
 use rustix::io::Errno;
 
-use crate::harness::{
-    Mount, Setup, assert_errno, assert_same, counters, needs_program, needs_root, pattern, wait_for,
-};
+use crate::harness::strace::Strace;
+use crate::harness::{Mount, Setup, assert_errno, assert_same, counters, pattern, wait_for};
 
 crate::matrix! { Setup::new().option("ttl=0").mount_only("a plain directory has no daemon") =>
     a_failed_sync_is_told_to_every_handle,
@@ -26,48 +23,6 @@ crate::matrix! { Setup::new().option("ttl=0").mount_only("a plain directory has 
     a_name_is_listed_whose_attributes_cannot_be_had,
 }
 
-/// `strace` on the daemon, until it is dropped.
-struct Injection(Child);
-
-impl Injection {
-    /// `None` where it cannot be done, with the reason printed.
-    fn start(m: &Mount, calls: &str, what: &str) -> Option<Self> {
-        if !needs_program("strace") || !needs_root() {
-            return None;
-        }
-        let mut strace = Command::new("strace")
-            .args(["-f", "-q", "-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:{what}"), "-p"])
-            .arg(m.daemon_pid().unwrap().to_string())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // Attached once it has something to say: without -q it says that it is; each of the
-        // daemon's threads is stopped for that, so a request is answered only afterwards.
-        let pid = m.daemon_pid().unwrap();
-        let traced = || {
-            let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            tasks.all(|task| {
-                let status = fs::read_to_string(task.unwrap().path().join("status"));
-                status.is_ok_and(|status| !status.contains("TracerPid:\t0"))
-            })
-        };
-        assert!(crate::harness::wait_for(std::time::Duration::from_secs(10), traced), "no strace");
-        let output = BufReader::new(strace.stderr.take().unwrap());
-        std::thread::spawn(move || output.lines().for_each(drop));
-        Some(Self(strace))
-    }
-}
-
-impl Drop for Injection {
-    fn drop(&mut self) {
-        // SIGTERM detaches.
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
-
 fn a_failed_sync_is_told_to_every_handle(m: &mut Mount) {
     let old = pattern(1, 20_000);
     fs::write(m.path("f"), &old).unwrap();
@@ -75,7 +30,7 @@ fn a_failed_sync_is_told_to_every_handle(m: &mut Mount) {
     let (one, other) = (open(), open());
     one.sync_all().unwrap();
     one.write_all_at(b"new", 5000).unwrap();
-    let Some(injection) = Injection::start(m, "fdatasync,fsync", "error=EIO") else { return };
+    let Some(injection) = Strace::inject(m, "fdatasync,fsync", "error=EIO") else { return };
     assert_errno(one.sync_data(), Errno::IO);
     drop(injection);
     for _ in 0..2 {
@@ -113,7 +68,7 @@ fn files_open_anew_right_after_a_failed_sync(m: &mut Mount) {
             (path, file)
         })
         .collect();
-    let Some(injection) = Injection::start(m, "fdatasync,fsync", "error=EIO") else { return };
+    let Some(injection) = Strace::inject(m, "fdatasync,fsync", "error=EIO") else { return };
     for (_, file) in &files {
         file.write_all_at(b"new", 5000).unwrap();
         assert_errno(file.sync_data(), Errno::IO);
@@ -140,7 +95,7 @@ fn a_journal_that_cannot_be_synced_leaves_the_sync_to_the_file(m: &mut Mount) {
     file.sync_data().unwrap();
     write(5007, b"by");
     write(12_000, b"by the file");
-    let Some(injection) = Injection::start(m, "fdatasync", "error=EIO:when=1") else { return };
+    let Some(injection) = Strace::inject(m, "fdatasync", "error=EIO:when=1") else { return };
     file.sync_data().unwrap();
     drop(injection);
     assert!(m.log().contains("synced by itself, as the journal cannot be"), "{}", m.log());
@@ -163,7 +118,7 @@ fn a_failed_write_reaches_the_caller(m: &mut Mount) {
     for errno in [("ENOSPC", Errno::NOSPC), ("EIO", Errno::IO), ("EDQUOT", Errno::DQUOT)] {
         let what = format!("error={}", errno.0);
         let calls = "pwrite64,pwritev,pwritev2";
-        let Some(injection) = Injection::start(m, calls, &what) else { return };
+        let Some(injection) = Strace::inject(m, calls, &what) else { return };
         assert_errno(synced.write_all_at(&pattern(2, 9000), 50_000), errno.1);
         assert_same(&fs::read(m.path("f")).unwrap()[..50_000], &old[..50_000], "while it lasts");
         drop(injection);
@@ -183,13 +138,13 @@ fn a_failed_write_reaches_the_caller(m: &mut Mount) {
 
 fn interrupted_calls_are_made_again(m: &mut Mount) {
     let calls = "pread64,pwrite64,pwritev,pwritev2";
-    let Some(injection) = Injection::start(m, calls, "error=EINTR:when=1+2") else { return };
+    let Some(injection) = Strace::inject(m, calls, "error=EINTR:when=1+2") else { return };
     let data = pattern(1, 300_000);
     fs::write(m.path("f"), &data).unwrap();
     File::open(m.path("f")).unwrap().sync_all().unwrap();
     drop(injection);
     m.remount();
-    let Some(injection) = Injection::start(m, calls, "error=EINTR:when=1+2") else { return };
+    let Some(injection) = Strace::inject(m, calls, "error=EINTR:when=1+2") else { return };
     assert_same(&fs::read(m.path("f")).unwrap(), &data, "read with interruptions");
     drop(injection);
 }
@@ -199,7 +154,7 @@ fn a_failed_cut_reaches_the_caller(m: &mut Mount) {
     fs::write(m.path("f"), &old).unwrap();
     m.remount();
     let file = OpenOptions::new().read(true).write(true).open(m.path("f")).unwrap();
-    let Some(injection) = Injection::start(m, "ftruncate", "error=EIO") else { return };
+    let Some(injection) = Strace::inject(m, "ftruncate", "error=EIO") else { return };
     assert_errno(file.set_len(50_000), Errno::IO);
     drop(injection);
     drop(file);
@@ -219,7 +174,7 @@ fn a_name_is_listed_whose_attributes_cannot_be_had(m: &mut Mount) {
     m.remount();
     let directory = File::open(m.path("d")).unwrap();
     assert_errno(fs::metadata(m.path("d/none")), Errno::NOENT);
-    let Some(injection) = Injection::start(m, "statx", "error=EIO") else { return };
+    let Some(injection) = Strace::inject(m, "statx", "error=EIO") else { return };
     let names = Dir::new(directory).unwrap().map(|name| name.unwrap().file_name().to_owned());
     assert_eq!(names.count(), 4);
     assert_errno(fs::metadata(m.path("d/one")), Errno::IO);

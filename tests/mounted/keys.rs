@@ -326,6 +326,7 @@ fn a_volume_of_supplied_keys_is_not_opened_by_managed_mode() {
     let mut command = bench.ssefs(&["mount", "--keystore"]);
     succeed(command.arg(bench.keystore()).arg(bench.path("other")).arg(&other));
     bench.until_unused(bench.ssefs(&["unmount"]).arg(&other));
+    bench.wait_for_daemons();
     let before = (tree(&bench.backing()), tree(&bench.keystore()));
     let message = bench.refused(&mut bench.mount_command(&[]), KEY);
     assert!(message.contains("--mode supplied"), "{message}");

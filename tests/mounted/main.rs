@@ -4,6 +4,7 @@
 
 mod aside;
 mod bad_input;
+mod calls;
 mod check;
 mod command;
 mod crash;

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::harness::scratch::is_mounted;
-use crate::harness::{Bench, assert_errno, needs_program, needs_root, pattern, succeed};
+use crate::harness::{Bench, assert_errno, needs_program, needs_root, pattern, succeed, transport};
 
 const HELPERS: [&str; 2] = ["mount.ssefs", "mount.fuse.ssefs"];
 
@@ -75,8 +75,7 @@ impl Fstab {
     /// mount(8) of the usual directories with these options and words before them.
     fn mount(&self, words: &[&str], options: &str) -> Command {
         let mut command = Command::new("mount");
-        let keystore = self.bench.keystore();
-        command.args(words).arg("-o").arg(format!("keystore={},{options}", keystore.display()));
+        command.args(words).arg("-o").arg(format!("{},{options}", own_options(&self.bench)));
         command.arg(self.bench.backing()).arg(self.bench.mnt());
         command.current_dir("/");
         command
@@ -162,11 +161,11 @@ fn lines_of_fstab_mount_with_options_meant_for_others() {
     let Some(fstab) = Fstab::new() else { return };
     let bench = &fstab.bench;
     let line = format!(
-        "{} {} fuse.ssefs keystore={},_netdev,nofail,noauto,user,x-systemd.automount,\
+        "{} {} fuse.ssefs {},_netdev,nofail,noauto,user,x-systemd.automount,\
          x-systemd.idle-timeout=60,comment=a-word,allow_other,exec 0 0\n",
         bench.backing().display(),
         bench.mnt().display(),
-        bench.keystore().display()
+        own_options(bench)
     );
     fs::write(bench.path("fstab"), line).unwrap();
     let mount = |words: &[&str]| {
@@ -268,6 +267,12 @@ fn a_lazy_umount_ends_with_its_last_user() {
     fstab.umount();
 }
 
+/// What a mount of these tests needs beside the options that it is about.
+fn own_options(bench: &Bench) -> String {
+    let keystore = format!("keystore={}", bench.keystore().display());
+    std::iter::once(keystore).chain(transport()).collect::<Vec<_>>().join(",")
+}
+
 #[test]
 fn paths_with_commas_and_blanks() {
     let Some(fstab) = Fstab::new() else { return };
@@ -275,7 +280,7 @@ fn paths_with_commas_and_blanks() {
     let backing = bench.directory("a, b,ro,suid");
     for words in [&["-t", "fuse.ssefs"][..], &["-t", "ssefs"]] {
         let mut command = Command::new("mount");
-        command.args(words).arg("-o").arg(format!("keystore={}", bench.keystore().display()));
+        command.args(words).arg("-o").arg(own_options(bench));
         succeed(command.arg(&backing).arg(bench.mnt()));
         fs::write(bench.file("f"), b"content").unwrap();
         let line = fstab.line();

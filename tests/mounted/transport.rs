@@ -1,6 +1,8 @@
 //! How requests reach the daemon: what was asked for comes about or is refused, a ring serves also
 //! those who ask while others wait, and when a part of it is lost nobody waits for ever.
 
+mod lost;
+
 use std::fs::{self, DirEntry, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -12,7 +14,7 @@ use rustix::io::Errno;
 use ssefs::sys::fail_point::VARIABLE;
 use ssefs::sys::process::Status;
 
-use crate::harness::{Bench, Mount, Setup, has_fail_points, skip, succeed, wait_for};
+use crate::harness::{Bench, Mount, Setup, has_fail_points, skip, succeed};
 
 #[test]
 fn what_is_asked_for_comes_about_and_stats_tell() {
@@ -126,31 +128,6 @@ fn a_panic_around_a_request_is_answered() {
     mount.finish();
 }
 
-/// A thread with a ring dies with a request in its hands: whoever waits is told, and the daemon
-/// ends instead of leaving the mount to hang.
-#[test]
-fn a_lost_thread_ends_the_connection() {
-    let Some(mut mount) = armed_ring("panic:fuse.ring.take:40") else { return };
-    fs::write(mount.path("file"), b"text").unwrap();
-    let begin = Instant::now();
-    let missing = |number| fs::symlink_metadata(mount.path(format!("missing-{number}")));
-    let errors = (0..100).map(|number| missing(number).unwrap_err());
-    let lost = errors.map(|error| errno(&error)).find(|errno| *errno != Errno::NOENT);
-    let ends = [Errno::NOTCONN, Errno::CONNABORTED, Errno::IO];
-    assert!(lost.is_some_and(|errno| ends.contains(&errno)), "{lost:?}");
-    assert!(mount.wait_for_death(LIMIT), "the daemon lives on\n{}", mount.log());
-    assert!(begin.elapsed() < LIMIT);
-    assert!(mount.log().contains("the connection is ended"), "{}", mount.log());
-    mount.kill_and_leave();
-    let gone =
-        || fs::symlink_metadata(mount.path("file")).is_err_and(|e| errno(&e) == Errno::NOENT);
-    assert!(wait_for(LIMIT, gone), "the dead mount is still there");
-    mount.forgive_panics();
-    mount.mount();
-    assert_eq!(fs::read(mount.path("file")).unwrap(), b"text");
-    mount.finish();
-}
-
 /// The daemon asks its own mount whether it answers, if the handshake has not told. Killed in that
 /// moment it must not wait for its own answer for ever, with the mount in its hands.
 #[test]
@@ -190,7 +167,8 @@ fn armed_ring(fail_point: &str) -> Option<Mount> {
     if !is_offered() {
         return None;
     }
-    let setup = Setup::new().option("transport=uring").env(VARIABLE, fail_point);
+    let setup = Setup::new().option("transport=uring").option("writeback=off");
+    let setup = setup.env(VARIABLE, fail_point);
     setup.mount_only("a plain directory has no daemon").start()
 }
 

@@ -83,6 +83,16 @@ fn header_of(backing: &MemoryFile) -> (Box<[u8; 4096]>, Header) {
     (page, header)
 }
 
+/// Has the state of a file that nobody has open tell this count.
+pub fn tell_seals(backing: &MemoryFile, seal_count: u64) {
+    let (mut page, header) = header_of(backing);
+    let dek = unwrap_dek(&header, header.envelopes[0].as_ref().unwrap());
+    let key = MacKey::new(&derive(&Secret::copy_from(&dek), STATE_MAC_LABEL));
+    let state = header.claimed_state(&page).unwrap();
+    header.encode_both_states(&StateRecord { seal_count, ..state }, &key, &mut page);
+    backing.write_at(&[IoSlice::new(&*page)], 0).unwrap();
+}
+
 /// A crash may come at any time.
 #[test]
 fn the_count_in_the_backing_file_is_never_below_what_is_sealed() {
@@ -152,13 +162,7 @@ fn what_is_counted_ahead_takes_no_seals_from_a_file_near_their_limit() {
     file.settle().unwrap();
     drop(file);
     volume.remount();
-    let (mut page, header) = header_of(&backing);
-    let dek = unwrap_dek(&header, header.envelopes[0].as_ref().unwrap());
-    let key = MacKey::new(&derive(&Secret::copy_from(&dek), STATE_MAC_LABEL));
-    let state = header.claimed_state(&page).unwrap();
-    let state = StateRecord { seal_count: SEALS_LIMIT - 400, ..state };
-    header.encode_both_states(&state, &key, &mut page);
-    backing.write_at(&[IoSlice::new(&*page)], 0).unwrap();
+    tell_seals(&backing, SEALS_LIMIT - 400);
     let file = volume.open(&backing).unwrap();
     file.write(PIECE as u64, &pattern(1, PIECE)).unwrap();
     file.write(2 * PIECE as u64, &pattern(2, PIECE)).unwrap();

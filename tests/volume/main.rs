@@ -13,4 +13,5 @@ mod model;
 mod oracle;
 mod power;
 mod rewrap;
+mod seals;
 mod tamper;

@@ -20,6 +20,7 @@ use super::request::structure_bytes;
 use super::serve::Service;
 use crate::fs::NodeId;
 use crate::sys::buffer::AlignedBuf;
+use crate::sys::fail_point;
 
 /// An open `/dev/fuse` and the mount that it belongs to.
 #[derive(Debug)]
@@ -123,6 +124,7 @@ pub(super) fn serve_device(service: &Service) -> io::Result<()> {
     let mut buf = request_buffer();
     let mut answer = AlignedBuf::zeroed(0);
     while let Some(request) = service.device.next_request(&mut buf)? {
+        fail_point::hit("fuse.ring.read");
         let Some(header) = InHeader::read(request) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without a header"));
         };

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::entry::{Entry, Ticket, serve};
 use super::serve::Service;
+use crate::sys::fail_point;
 use crate::sys::uring::RingAddress;
 
 /// What all threads of a connection share.
@@ -144,6 +145,7 @@ impl Lanes {
     /// Serves what may wait, until the lane is closed and empty.
     pub(super) fn run_slow(&self) {
         while let Some(mut entry) = self.next_slow() {
+            fail_point::hit("fuse.ring.slow");
             serve(&mut entry, &self.service);
             if let Err(lost) = self.to_home(entry) {
                 self.fail(&format!("an answer could not be passed on: {lost}"));

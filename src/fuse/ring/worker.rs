@@ -158,6 +158,7 @@ impl Worker {
                 let kept =
                     if passes_on { self.lanes.to_idle_bulk(entry).err() } else { Some(entry) };
                 if let Some(entry) = kept {
+                    fail_point::hit("fuse.ring.bulk");
                     self.answer(entry);
                 }
                 self.lanes.bulk_done(index);

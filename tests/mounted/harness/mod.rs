@@ -2,9 +2,10 @@
 //! program (or a plain directory of the native file system), second processes, other users.
 //!
 //! `SSEFS_TEST_TARGET=native` hands out plain directories: a test of POSIX behaviour that
-//! fails there is wrong. `SSEFS_TEST_TRANSPORT=uring` has every mount use that transport, and fail
-//! where it is not to be had. `SSEFS_TEST_BIN` names another binary, `SSEFS_TEST_DIR` another
-//! place than `/tmp`, `SSEFS_TEST_SKIPS` a file that collects what was skipped and why.
+//! fails there is wrong. `SSEFS_TEST_TRANSPORT=classic|uring` has every mount use that transport
+//! unless the test chooses one itself, and fail where it is not to be had. `SSEFS_TEST_BIN` names
+//! another binary, `SSEFS_TEST_DIR` another place than `/tmp`, `SSEFS_TEST_SKIPS` a file that
+//! collects what was skipped and why.
 
 pub mod bench;
 pub mod change;
@@ -13,6 +14,7 @@ pub mod dialogue;
 pub mod mount;
 pub mod pty;
 pub mod scratch;
+pub mod strace;
 pub mod sys;
 pub mod user;
 

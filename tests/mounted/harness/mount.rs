@@ -249,11 +249,12 @@ impl Mount {
 
     /// `ssefs mount` with everything but `-f`, standard streams untouched.
     pub fn mount_command(&self) -> Command {
-        let mut options = self.setup.options.clone();
+        // A test's own choice of transport comes later and counts.
+        let mut options: Vec<_> = transport().into_iter().collect();
+        options.extend_from_slice(&self.setup.options);
         if self.setup.others {
             options.push("allow_other".to_owned());
         }
-        options.extend(transport());
         let mut command = self.command();
         command.arg("mount");
         command.envs(self.fail_point.iter().map(|name| (VARIABLE, name)));
