@@ -88,6 +88,10 @@ impl FileSystem {
         } else {
             self.open.close_idle();
         }
+        if sync_all && self.volume.is_full_of_tag_pages() {
+            // Those that are read still take theirs again.
+            self.open.all().iter().for_each(|used| used.inode().file().forget_pages());
+        }
         if self.is_read_only() {
             return;
         }

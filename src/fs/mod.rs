@@ -4,7 +4,8 @@
 //! Who may do what with an object is decided by the kernel from its attributes, or in a private
 //! mount by `permissions` and by what lies below. There is no lock that all requests take: what is
 //! locked is one open file, or for as long as a map takes a shard of a table. Shared by all are the
-//! list of free places in the journal and that of memory for keys, for as long as a list takes.
+//! list of free places in the journal and that of memory for keys, for as long as a list takes, and
+//! longer only while the journal is made, or emptied when nothing waits.
 
 mod attributes;
 mod capabilities;

@@ -358,6 +358,13 @@ impl EncryptedFile {
         rests
     }
 
+    /// Forgets what it can read again.
+    pub fn forget_pages(&self) {
+        if let Some(sealing) = &self.reading().sealing {
+            sealing.pages.forget_tags();
+        }
+    }
+
     /// Lets go of what waits for a commit, of a file that nobody can open any more. What was
     /// promised stays in the journal, as a power cut may bring the file back.
     pub fn discard(&self) {

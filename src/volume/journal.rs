@@ -68,7 +68,7 @@ pub(super) struct Kept {
     promised: bool,
     /// The record must not be found again, even where its block is in the file.
     over_hole: bool,
-    /// All of it was.
+    /// It was written, or that was tried: it may be there.
     written: bool,
     /// The block is in the file, so that the record does not count any more.
     done: bool,
@@ -95,18 +95,17 @@ impl Journal {
         blocks: &mut [(BlockIndex, Gathered)],
     ) -> io::Result<()> {
         let disk = self.take(blocks)?;
-        let mut rest = &*blocks;
+        let mut rest = &mut *blocks;
         let mut written = Ok(());
         while written.is_ok() && !rest.is_empty() {
-            let (run, behind) = rest.split_at(run_len(rest));
+            let (run, behind) = rest.split_at_mut(run_len(rest));
+            let places = run.iter_mut().filter_map(|(_, gathered)| gathered.kept.as_mut());
+            places.for_each(|kept| kept.written = true);
             written = self.put(&disk, file, run);
             rest = behind;
         }
-        for (_, gathered) in blocks {
-            match &mut gathered.kept {
-                Some(kept) if written.is_ok() => kept.written = true,
-                kept => *kept = None,
-            }
+        if written.is_err() {
+            blocks.iter_mut().for_each(|(_, gathered)| gathered.kept = None);
         }
         written.inspect(|()| fail_point::hit("volume.journal.after_keep"))
     }
@@ -261,6 +260,7 @@ impl Journal {
                 slots.end - 1
             });
             slots.sequence += 1;
+            debug_assert!(gathered.kept.is_none(), "its drop would take the lock");
             gathered.kept = Some(Kept {
                 journal: Arc::clone(self),
                 sequence: slots.sequence,
@@ -394,3 +394,40 @@ const LEAST_RESERVED: u32 = 16;
 const MOST_RESERVED: u32 = 256;
 /// Blocks of one write; the kernel takes 1024 buffers.
 const LONGEST_RUN: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use super::super::own_page::OwnPage;
+    use super::*;
+    use crate::crypto::{NONCE_LEN, TAG_LEN};
+    use crate::format::Sealed;
+    use crate::store::tree::DiskTree;
+
+    #[test]
+    fn a_record_over_a_hole_whose_write_failed_may_be_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let tree = Arc::new(DiskTree::open(scratch.path()).unwrap());
+        let directory = Arc::new(VolumeDirectory::claim(tree, "a test").unwrap());
+        let key = Secret::copy_from(&[7; 32]);
+        let journal = Journal::new(directory, VolumeId::random(), 1, &key);
+        let len = BLOCK_LEN as u16;
+        let sealed = Sealed { nonce: [0; NONCE_LEN], tag: [0; TAG_LEN], len };
+        let over_hole = || [(BlockIndex(3), Gathered::new(Entry::Hole, sealed, OwnPage::take()))];
+        let mut there = over_hole();
+        journal.keep(FileId([1; 16]), &mut there).unwrap();
+        drop(there);
+        assert!(!journal.lock().hole_stays);
+        let mut found = std::fs::read_dir(scratch.path().join(".ssefs")).unwrap().flatten();
+        let name = journal_name(1);
+        let found = found.find(|found| found.file_name() == *name).unwrap();
+        let unwritable = OwnedFd::from(File::open(found.path()).unwrap());
+        journal.lock().file = Some(Arc::new(DiskFile::from(unwritable)));
+        let mut failed = over_hole();
+        assert!(journal.keep(FileId([1; 16]), &mut failed).is_err() && failed[0].1.kept.is_none());
+        assert!(journal.lock().hole_stays);
+        assert!(journal.order_holes().is_err());
+    }
+}

@@ -10,6 +10,7 @@ use super::error::VolumeError;
 use super::file::EncryptedFile;
 use super::journal::{Journal, Kept};
 use super::left_behind::LeftBehind;
+use super::pages::TAG_PAGES;
 use super::unsynced::Unsynced;
 use crate::format::{FileId, PlainSize, VolumeId};
 use crate::keys::{Access, Keyring};
@@ -145,6 +146,12 @@ impl Volume {
     /// is due, after which it need not.
     pub fn journal_is_large(&self) -> bool {
         self.unsynced.kept() > MANY_KEPT
+    }
+
+    /// Whether the tag pages of open files have taken all the memory that is for them, so that
+    /// files that are opened now get little of it.
+    pub fn is_full_of_tag_pages(&self) -> bool {
+        self.tag_pages.load(Ordering::Relaxed) >= TAG_PAGES
     }
 
     /// Gives back the space of the journal if nothing is in it; wanted now and then.

@@ -146,7 +146,7 @@ fn entry_slots(page: &Page, block: BlockIndex) -> &[[u8; ENTRY_LEN]] {
 
 /// Bounds the memory of all open files to 64 MiB of tag pages, the entries of 4 GiB, but for
 /// those that no file goes without.
-const TAG_PAGES: usize = 16384;
+pub(super) const TAG_PAGES: usize = 16384;
 const LEAST_TAG_PAGES: usize = 4;
 /// Bounds that of one to 1 MiB, the entries of 64 MiB.
 const TAG_PAGES_PER_FILE: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
