@@ -15,6 +15,7 @@ pub mod observer;
 pub mod recorder;
 mod stream;
 pub mod tree;
+mod write_out;
 
 #[cfg(test)]
 mod conformance_tests;

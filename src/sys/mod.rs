@@ -16,3 +16,4 @@ pub mod scheduling;
 pub mod shared_file;
 pub mod shutdown;
 pub mod uring;
+pub mod write_out;
