@@ -1,7 +1,7 @@
 //! A FUSE daemon that passes everything through and encrypts nothing: what the transport alone
-//! costs. It agrees on the same with the kernel as ssefs does, over the same crate. Knows just
-//! what the workloads on single files and their directories ask for; on the others it is left
-//! out.
+//! costs. It agrees on the same with the kernel as ssefs does, but for the listing of directories,
+//! over the same crate. Knows just what the workloads on single files and their directories ask
+//! for; on the others it is left out.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

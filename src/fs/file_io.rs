@@ -43,6 +43,7 @@ impl FileSystem {
         }
         let wrap = |source| self.volume_error(inode.node(), source);
         self.with_space(|| inode.write(offset, data).map_err(wrap))?;
+        self.write_out(inode, offset, data.len() as u64);
         // What is gathered has not touched the backing file. With the writeback cache the time
         // is the kernel's to tell.
         if !self.options.writeback && inode.file().has_gathered() {

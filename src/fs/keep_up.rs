@@ -80,6 +80,10 @@ impl FileSystem {
     pub fn keep_up(&self, sync_all: bool) {
         self.end_lingering(LONGEST_LINGERING);
         self.paused.close(LONGEST_PAUSE);
+        if sync_all && self.volume.is_full_of_tag_pages() {
+            // Those that are read still take theirs again.
+            self.open.all().into_iter().for_each(|used| used.inode().file().forget_pages());
+        }
         // What was promised of closed files and removed ones stays there until they are synced.
         let sync_all = sync_all || self.volume.journal_is_large();
         if sync_all {
@@ -87,10 +91,6 @@ impl FileSystem {
             self.close_unused();
         } else {
             self.open.close_idle();
-        }
-        if sync_all && self.volume.is_full_of_tag_pages() {
-            // Those that are read still take theirs again.
-            self.open.all().iter().for_each(|used| used.inode().file().forget_pages());
         }
         if self.is_read_only() {
             return;

@@ -43,6 +43,7 @@ mod system;
 mod types;
 mod waits;
 mod withdrawal;
+mod write_out;
 mod xattrs;
 
 use std::ffi::OsStr;
@@ -97,6 +98,8 @@ pub struct FileSystem {
     lingering: Lingering,
     resized: Resized,
     overwrites: Overwrites,
+    /// A thread has the kernel write out something.
+    writing_out: AtomicBool,
     capabilities: Capabilities,
     transport: OnceLock<&'static str>,
 }
@@ -125,6 +128,7 @@ impl FileSystem {
             lingering: Lingering::default(),
             resized: Resized::default(),
             overwrites: Overwrites::default(),
+            writing_out: AtomicBool::default(),
             capabilities: Capabilities::default(),
             transport: OnceLock::new(),
             volume,

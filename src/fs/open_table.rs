@@ -14,6 +14,7 @@ use lru::LruCache;
 use super::error::At;
 use super::locks::{lock, read, shard, write};
 use super::nodes::ObjectId;
+use super::write_out::WriteOut;
 use super::{FsError, NodeId};
 use crate::store::disk::DiskFile;
 use crate::store::tree::{Stat, TimeSet};
@@ -46,6 +47,7 @@ pub struct OpenInode {
     /// Held by whatever gives the file a new modification time, and while one is put back.
     /// Outside of the file's own lock.
     modifying: Mutex<()>,
+    write_out: WriteOut,
     writers: AtomicU32,
     stamp: AtomicU64,
     /// Whether a user has read, so that the access time counts.
@@ -268,6 +270,7 @@ impl OpenInode {
             ready: OnceLock::new(),
             opening: Mutex::default(),
             modifying: Mutex::default(),
+            write_out: WriteOut::default(),
             writers: AtomicU32::new(0),
             stamp: AtomicU64::new(0),
             was_read: AtomicBool::new(false),
@@ -350,6 +353,11 @@ impl OpenInode {
     /// The backing file.
     pub fn disk(&self) -> Arc<DiskFile> {
         Arc::clone(&read(&self.ready().disk))
+    }
+
+    /// How it was written last.
+    pub fn write_out(&self) -> &WriteOut {
+        &self.write_out
     }
 
     /// What the backing file looked like when it was opened, or last settled.

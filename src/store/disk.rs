@@ -14,16 +14,13 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, pwritev, retry_o
 
 use super::observer::{Event, FileEvent, tell};
 use super::stream::Stream;
-use super::write_out::WriteOut;
 use super::{BackingFile, SyncScope, flushes};
-use crate::sys::write_out::begin_write_out;
 
 /// An open file of the backing directory.
 #[derive(Debug)]
 pub struct DiskFile {
     fd: OwnedFd,
     stream: Stream,
-    write_out: WriteOut,
 }
 
 impl DiskFile {
@@ -80,7 +77,7 @@ impl DiskFile {
 
 impl From<OwnedFd> for DiskFile {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, stream: Stream::default(), write_out: WriteOut::default() }
+        Self { fd, stream: Stream::default() }
     }
 }
 
@@ -123,10 +120,6 @@ impl BackingFile for DiskFile {
                 done_of_first -= bufs[first].len();
                 first += 1;
             }
-        }
-        if let Some(range) = self.write_out.note(offset, at - offset) {
-            // What fails now fails when it is synced.
-            let _ = begin_write_out(self.fd(), range);
         }
         self.tell(FileEvent::Written { bufs, offset });
         Ok(())

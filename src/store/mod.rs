@@ -15,7 +15,6 @@ pub mod observer;
 pub mod recorder;
 mod stream;
 pub mod tree;
-mod write_out;
 
 #[cfg(test)]
 mod conformance_tests;

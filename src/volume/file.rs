@@ -358,9 +358,11 @@ impl EncryptedFile {
         rests
     }
 
-    /// Forgets what it can read again.
+    /// Forgets what it can read again. Where a sync has failed, what comes back may be older.
     pub fn forget_pages(&self) {
-        if let Some(sealing) = &self.reading().sealing {
+        let content = self.reading();
+        let is_well = !content.unsettled && !content.has_failed();
+        if let Some(sealing) = content.sealing.as_ref().filter(|_| is_well) {
             sealing.pages.forget_tags();
         }
     }

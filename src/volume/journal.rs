@@ -54,8 +54,10 @@ struct Slots {
     failed: bool,
     /// A record of a block that filled a hole was erased since the last sync.
     hole_erased: bool,
-    /// Such a record may come back: it could not be erased, or not for good.
+    /// Such a record may come back: a sync after it was erased has failed.
     hole_stays: bool,
+    /// Where such records may be that could not be erased.
+    unerased: Vec<u32>,
 }
 
 /// A block's place in the journal. Dropped, the record is erased; one that is promised stays, and
@@ -138,18 +140,33 @@ impl Journal {
     pub(super) fn order_holes(&self) -> io::Result<()> {
         let _alone = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let file = {
-            let mut slots = self.lock();
+            let slots = self.lock();
             if slots.hole_stays {
                 return Err(Errno::IO.into());
             }
-            if !std::mem::take(&mut slots.hole_erased) {
+            if !slots.hole_erased && slots.unerased.is_empty() {
                 return Ok(());
             }
             slots.file.clone()
         };
-        let synced = file.map_or(Ok(()), |file| self.sync_alone(&file));
+        let Some(file) = file else { return Ok(()) };
+        self.erase_again(&file)?;
+        self.lock().hole_erased = false;
+        let synced = self.sync_alone(&file);
         self.lock().hole_stays |= synced.is_err();
         synced
+    }
+
+    /// Tries again what could not be erased; its places are free after that.
+    fn erase_again(&self, file: &DiskFile) -> io::Result<()> {
+        loop {
+            let Some(slot) = self.lock().unerased.last().copied() else { return Ok(()) };
+            erase(file, slot)?;
+            let mut slots = self.lock();
+            slots.hole_erased = true;
+            slots.unerased.retain(|unerased| *unerased != slot);
+            slots.free.push(Reverse(slot));
+        }
     }
 
     /// Makes durable what was put here before. Callers who come meanwhile share the next sync.
@@ -330,6 +347,11 @@ fn run_len(blocks: &[(BlockIndex, Gathered)]) -> usize {
     1 + blocks.windows(2).take(LONGEST_RUN - 1).take_while(goes_on).count()
 }
 
+fn erase(file: &DiskFile, slot: u32) -> io::Result<()> {
+    let at = slot_start(slot) + JournalRecord::ERASED_AT;
+    file.write_at(&[IoSlice::new(&JournalRecord::ERASED)], at)
+}
+
 fn put_zeros(file: &DiskFile, slots: Range<u32>) -> io::Result<()> {
     let zeros = vec![0; (slot_start(slots.end) - slot_start(slots.start)) as usize];
     file.write_at(&[IoSlice::new(&zeros)], slot_start(slots.start))
@@ -365,9 +387,7 @@ impl Kept {
 
     fn erase(&self) -> bool {
         let Some(file) = self.journal.lock().file.clone() else { return true };
-        let at = slot_start(self.slot) + JournalRecord::ERASED_AT;
-        let erased = file.write_at(&[IoSlice::new(&JournalRecord::ERASED)], at);
-        erased
+        erase(&file, self.slot)
             .inspect_err(|error| log::debug!("a record of the journal is not erased: {error}"))
             .is_ok()
     }
@@ -382,8 +402,10 @@ impl Drop for Kept {
         let is_erased = self.done && !self.over_hole || self.erase();
         let mut slots = self.journal.lock();
         slots.hole_erased |= self.over_hole;
-        slots.hole_stays |= self.over_hole && self.written && !is_erased;
-        slots.free.push(Reverse(self.slot));
+        match self.over_hole && self.written && !is_erased {
+            true => slots.unerased.push(self.slot),
+            false => slots.free.push(Reverse(self.slot)),
+        }
     }
 }
 
@@ -419,15 +441,20 @@ mod tests {
         let mut there = over_hole();
         journal.keep(FileId([1; 16]), &mut there).unwrap();
         drop(there);
-        assert!(!journal.lock().hole_stays);
+        journal.order_holes().unwrap();
         let mut found = std::fs::read_dir(scratch.path().join(".ssefs")).unwrap().flatten();
         let name = journal_name(1);
         let found = found.find(|found| found.file_name() == *name).unwrap();
         let unwritable = OwnedFd::from(File::open(found.path()).unwrap());
-        journal.lock().file = Some(Arc::new(DiskFile::from(unwritable)));
+        let unwritable = Some(Arc::new(DiskFile::from(unwritable)));
+        let writable = std::mem::replace(&mut journal.lock().file, unwritable);
         let mut failed = over_hole();
         assert!(journal.keep(FileId([1; 16]), &mut failed).is_err() && failed[0].1.kept.is_none());
-        assert!(journal.lock().hole_stays);
         assert!(journal.order_holes().is_err());
+        // The disk may have been full.
+        journal.lock().file = writable;
+        journal.order_holes().unwrap();
+        let slots = journal.lock();
+        assert_eq!((slots.free.len(), slots.unerased.len()), (slots.end as usize, 0));
     }
 }

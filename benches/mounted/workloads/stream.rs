@@ -37,7 +37,7 @@ pub const WORKLOADS: &[Workload] = &[
         pieces: 2,
         compares_modes: false,
         prepare: super::nothing,
-        run: |place, _| write(place, "write-4k", 4096, place.scale().stream_len / 8, false),
+        run: |place, _| write(place, "write-4k", 4096, place.scale().stream_len / 4, false),
         clean,
     },
 ];
