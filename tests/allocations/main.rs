@@ -2,16 +2,12 @@
 //! it, a request allocates nothing. What a write leaves to be kept, pages of entries in a cache
 //! that is not full and blocks that wait for a commit, is not the request's.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use ssefs::crypto::Secret;
-use ssefs::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId};
 use ssefs::fs::{FileSystem, FsOptions, Handle, NodeId};
-use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
-use ssefs::store::tree::DiskTree;
-use ssefs::volume::{VolumeDirectory, VolumeUse};
+use ssefs::keys::Caller;
+use ssefs::volume::VolumeUse;
+
+#[path = "../fs_model/mount.rs"]
+mod mount;
 
 #[test]
 fn the_same_read_again() {
@@ -91,7 +87,8 @@ impl File {
     /// With `len` bytes written.
     fn of(len: u64) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let fs = mount(scratch.path());
+        let options = FsOptions { writeback: true, ..FsOptions::default() };
+        let (fs, _) = mount::mount(scratch.path(), VolumeUse::default(), 4, options);
         let flags = libc::O_RDWR | libc::O_CREAT;
         let (_, opened) =
             fs.create(CALLER, NodeId::ROOT, "file".as_ref(), 0o644, 0, flags).unwrap();
@@ -113,23 +110,6 @@ impl File {
 /// How many times `work` allocates.
 fn allocations(work: impl FnOnce()) -> u64 {
     allocation_counter::measure(work).count_total
-}
-
-fn mount(directory: &std::path::Path) -> FileSystem {
-    let tree = Arc::new(DiskTree::open(directory).unwrap());
-    let directory = VolumeDirectory::claim(Arc::clone(&tree), "a test").unwrap();
-    let volume_id = VolumeId::random();
-    let provider = SuppliedProvider::new(Secret::copy_from(&[7; 32]), volume_id);
-    let deks = DekCache::new(4, Duration::from_secs(60));
-    let keyring = Keyring::new(vec![Box::new(provider)], Mode::Supplied, deks);
-    let binding = Binding { volume: volume_id, file: FileId::VOLUME };
-    let made = keyring.generate(binding, &Access::own(&PathBuf::new)).unwrap();
-    let slot = KeySlot { envelope: made.envelope, supplied: None };
-    let descriptor =
-        Descriptor { format_version: FORMAT_VERSION, volume_id, created: 0, key_slots: vec![slot] };
-    directory.create(&descriptor, &made.dek).unwrap();
-    let volume = directory.start(&descriptor, &made.dek, keyring, VolumeUse::default()).unwrap();
-    FileSystem::new(volume, tree, FsOptions { writeback: true, ..FsOptions::default() }).unwrap()
 }
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };

@@ -9,8 +9,10 @@ mod explore;
 mod harness;
 mod journal;
 mod model;
-mod mutation;
 #[cfg(debug_assertions)]
+#[path = "../fs_model/mount.rs"]
+mod mount;
+mod mutation;
 mod names;
 mod operations;
 mod play;

@@ -3,19 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ssefs::crypto::Secret;
-use ssefs::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId};
 use ssefs::fs::{
     AttributeChange, Attributes, DirectoryEntry, DirectorySink, FileSystem, FsError, FsOptions,
     Handle, NodeId, SeekTarget, TimeChange, Timestamp,
 };
-use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
-use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Volume, VolumeDirectory, VolumeUse};
+use ssefs::keys::Caller;
+use ssefs::volume::{Volume, VolumeUse};
 
 use super::operation::{
     LINK_TARGETS, NAMES, Operation, Outcome, Path, RenameHow, SLOTS, Shown, Slot, Subject, XATTRS,
@@ -458,40 +454,9 @@ fn errno(error: FsError) -> i32 {
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
 fn mount(directory: &std::path::Path) -> (FileSystem, Arc<Volume>) {
-    let tree = Arc::new(DiskTree::open(directory).unwrap());
-    let directory = VolumeDirectory::claim(Arc::clone(&tree), "a test").unwrap();
-    let existing = directory.descriptor().unwrap();
-    let volume_id = existing.as_ref().map_or_else(VolumeId::random, |there| there.volume_id);
-    let provider = SuppliedProvider::new(Secret::copy_from(&[7; 32]), volume_id);
-    let keyring = Keyring::new(
-        vec![Box::new(provider)],
-        Mode::Supplied,
-        DekCache::new(4, Duration::from_secs(60)),
-    );
-    let access = Access::own(&PathBuf::new);
-    let binding = Binding { volume: volume_id, file: FileId::VOLUME };
-    let (descriptor, volume_key) = match existing {
-        Some(descriptor) => {
-            let key = keyring.dek(&descriptor.key_slots[0].envelope, binding, &access).unwrap();
-            (descriptor, key)
-        }
-        None => {
-            let made = keyring.generate(binding, &access).unwrap();
-            let slot = KeySlot { envelope: made.envelope, supplied: None };
-            let descriptor = Descriptor {
-                format_version: FORMAT_VERSION,
-                volume_id,
-                created: 0,
-                key_slots: vec![slot],
-            };
-            directory.create(&descriptor, &made.dek).unwrap();
-            (descriptor, made.dek)
-        }
-    };
-    let volume = directory.start(&descriptor, &volume_key, keyring, VolumeUse::default()).unwrap();
     // One for each shard of the table of open files.
     let (idle_files, idle_age) = (64, Duration::from_secs(60));
     let options =
         FsOptions { ttl: Duration::from_secs(1), idle_files, idle_age, ..Default::default() };
-    (FileSystem::new(Arc::clone(&volume), tree, options).unwrap(), volume)
+    super::mount::mount(directory, VolumeUse::default(), 4, options)
 }

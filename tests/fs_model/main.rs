@@ -5,6 +5,7 @@
 mod at_path;
 mod compare;
 mod direct;
+mod mount;
 mod operation;
 mod reference;
 mod regressions;

@@ -16,7 +16,7 @@ use crate::gate::{Gate, Kept, PATIENCE};
 use crate::harness::{TestVolume, pattern};
 use crate::oracle::unwrap_dek;
 
-const PIECE: usize = 64 * 4096;
+pub const PIECE: usize = 64 * 4096;
 
 fn write_pieces(write: impl Fn(u64, &[u8]), pieces: Range<usize>) {
     for piece in pieces {
@@ -83,14 +83,22 @@ fn header_of(backing: &MemoryFile) -> (Box<[u8; 4096]>, Header) {
     (page, header)
 }
 
-/// Has the state of a file that nobody has open tell this count.
-pub fn tell_seals(backing: &MemoryFile, seal_count: u64) {
-    let (mut page, header) = header_of(backing);
+/// A volume with a file of one piece, whose state tells this count.
+pub fn with_seals_told(seal_count: u64) -> (TestVolume, Arc<MemoryFile>) {
+    let mut volume = TestVolume::new();
+    let backing = Arc::new(MemoryFile::new());
+    let file = volume.open(&backing).unwrap();
+    file.write(0, &pattern(0, PIECE)).unwrap();
+    file.settle().unwrap();
+    drop(file);
+    volume.remount();
+    let (mut page, header) = header_of(&backing);
     let dek = unwrap_dek(&header, header.envelopes[0].as_ref().unwrap());
     let key = MacKey::new(&derive(&Secret::copy_from(&dek), STATE_MAC_LABEL));
     let state = header.claimed_state(&page).unwrap();
     header.encode_both_states(&StateRecord { seal_count, ..state }, &key, &mut page);
     backing.write_at(&[IoSlice::new(&*page)], 0).unwrap();
+    (volume, backing)
 }
 
 /// A crash may come at any time.
@@ -155,14 +163,7 @@ fn what_a_sync_has_come_to_cover_is_not_sealed_ahead() {
 
 #[test]
 fn what_is_counted_ahead_takes_no_seals_from_a_file_near_their_limit() {
-    let mut volume = TestVolume::new();
-    let backing = Arc::new(MemoryFile::new());
-    let file = volume.open(&backing).unwrap();
-    file.write(0, &pattern(0, PIECE)).unwrap();
-    file.settle().unwrap();
-    drop(file);
-    volume.remount();
-    tell_seals(&backing, SEALS_LIMIT - 400);
+    let (volume, backing) = with_seals_told(SEALS_LIMIT - 400);
     let file = volume.open(&backing).unwrap();
     file.write(PIECE as u64, &pattern(1, PIECE)).unwrap();
     file.write(2 * PIECE as u64, &pattern(2, PIECE)).unwrap();

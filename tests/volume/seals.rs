@@ -1,12 +1,11 @@
 //! The warning of a DEK that has sealed half of what is safe.
 
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Mutex, Once};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use ssefs::store::memory::MemoryFile;
 
-use crate::ahead::tell_seals;
-use crate::harness::{TestVolume, pattern};
+use crate::ahead::{PIECE, with_seals_told};
+use crate::harness::pattern;
 
 /// Once, by small writes or large ones, with the file settled and opened again in between.
 ///
@@ -14,17 +13,9 @@ use crate::harness::{TestVolume, pattern};
 /// back those that were not made.
 #[test]
 fn the_warning_is_given_once_where_the_count_goes_over_half_of_the_limit() {
-    const LARGE: usize = 64 * 4096;
     Collected::lines();
-    for piece in [LARGE, 4096] {
-        let mut volume = TestVolume::new();
-        let backing = Arc::new(MemoryFile::new());
-        let file = volume.open(&backing).unwrap();
-        file.write(0, &pattern(0, LARGE)).unwrap();
-        file.settle().unwrap();
-        drop(file);
-        volume.remount();
-        tell_seals(&backing, WARNING - 70_000);
+    for piece in [PIECE, 4096] {
+        let (mut volume, backing) = with_seals_told(WARNING - 70_000);
         let (mut before, mut after) = (0, 0);
         for _ in 0..6 {
             let file = volume.open(&backing).unwrap();

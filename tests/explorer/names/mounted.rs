@@ -1,18 +1,16 @@
 //! A file system over a backing directory, without a kernel, by paths.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ssefs::crypto::Secret;
-use ssefs::format::{Descriptor, FORMAT_VERSION, FileId, KeySlot, Mode, VolumeId};
 use ssefs::fs::{FileSystem, FsError, FsOptions, Handle, NodeId};
-use ssefs::keys::{Access, Binding, Caller, DekCache, Keyring, SuppliedProvider};
-use ssefs::store::tree::DiskTree;
-use ssefs::volume::{Durability, Volume, VolumeDirectory, VolumeUse};
+use ssefs::keys::Caller;
+use ssefs::volume::{Durability, Volume, VolumeUse};
 
 use super::super::model::Found;
+use crate::mount::mount;
 
 /// A mounted volume, but for the mount.
 pub struct Mounted {
@@ -23,40 +21,11 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts the volume in `root`, which is made if there is none.
     pub fn new(root: &Path, durability: Durability) -> Self {
-        let tree = Arc::new(DiskTree::open(root).unwrap());
-        let directory = VolumeDirectory::claim(Arc::clone(&tree), "a test").unwrap();
-        let existing = directory.descriptor().unwrap();
-        let volume_id = existing.as_ref().map_or_else(VolumeId::random, |there| there.volume_id);
-        let provider = SuppliedProvider::new(Secret::copy_from(&[7; 32]), volume_id);
-        let cache = DekCache::new(64, Duration::from_secs(60));
-        let keyring = Keyring::new(vec![Box::new(provider)], Mode::Supplied, cache);
-        let access = Access::own(&PathBuf::new);
-        let binding = Binding { volume: volume_id, file: FileId::VOLUME };
-        let (descriptor, volume_key) = match existing {
-            Some(descriptor) => {
-                let envelope = &descriptor.key_slots[0].envelope;
-                let key = keyring.dek(envelope, binding, &access).unwrap();
-                (descriptor, key)
-            }
-            None => {
-                let made = keyring.generate(binding, &access).unwrap();
-                let slot = KeySlot { envelope: made.envelope, supplied: None };
-                let descriptor = Descriptor {
-                    format_version: FORMAT_VERSION,
-                    volume_id,
-                    created: 0,
-                    key_slots: vec![slot],
-                };
-                directory.create(&descriptor, &made.dek).unwrap();
-                (descriptor, made.dek)
-            }
-        };
         let use_as = VolumeUse { read_only: false, durability };
-        let volume = directory.start(&descriptor, &volume_key, keyring, use_as).unwrap();
         // So that files linger and idle after their close.
         let idle_age = Duration::from_secs(60);
         let options = FsOptions { idle_files: 256, idle_age, ..FsOptions::default() };
-        let fs = FileSystem::new(Arc::clone(&volume), tree, options).unwrap();
+        let (fs, volume) = mount(root, use_as, 64, options);
         Self { fs, volume }
     }
 
