@@ -36,9 +36,9 @@ impl FileSystem {
 
 /// Whether the file system below does not do that, which harms nothing.
 fn is_not_known(error: &io::Error) -> bool {
-    let known =
+    let harmless =
         [Errno::INVAL, Errno::SPIPE, Errno::BADF, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INTR];
-    known.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    Errno::from_io_error(error).is_some_and(|errno| harmless.contains(&errno))
 }
 
 /// How one file was written last, in the plaintext. Where threads overtake each other, some of it

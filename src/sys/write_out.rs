@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// What the kernel says; a file system may not know of it.
 pub fn begin_write_out(fd: BorrowedFd<'_>, range: Range<u64>) -> io::Result<()> {
     let (Ok(from), Ok(len)) = (range.start.try_into(), (range.end - range.start).try_into()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(rustix::io::Errno::INVAL.into());
     };
     // SAFETY: the descriptor is open for as long as it is borrowed; no memory is passed.
     match unsafe { libc::sync_file_range(fd.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) } {

@@ -232,20 +232,19 @@ impl Content {
         let state = self.next_state(state, self.sealing()?.sum)?;
         self.durable.note_change();
         let sealing = self.sealing_mut()?;
+        let mut page = OwnPage::copy_of(&sealing.pages.first);
+        let key = &sealing.keys()?.state;
         if sealing.on_disk {
-            let mut page = OwnPage::copy_of(&sealing.pages.first);
-            sealing.header.encode_state(&state, &sealing.keys()?.state, &mut page);
+            sealing.header.encode_state(&state, key, &mut page);
             if let Err(error) = commit::write_page(&*backing, PageIndex(0), &page) {
                 // Which of the two records is on disk is not known.
                 self.mark_unsettled();
                 return Err(error.into());
             }
-            sealing.pages.put(PageIndex(0), page);
         } else {
-            let mut page = OwnPage::copy_of(&sealing.pages.first);
-            sealing.header.encode_both_states(&state, &sealing.keys()?.state, &mut page);
-            sealing.pages.put(PageIndex(0), page);
+            sealing.header.encode_both_states(&state, key, &mut page);
         }
+        sealing.pages.put(PageIndex(0), page);
         (sealing.state, sealing.told) = (state, sealing.sum);
         Ok(())
     }

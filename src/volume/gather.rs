@@ -66,6 +66,11 @@ impl Gathered {
         &self.bytes[..usize::from(self.sealed.len)]
     }
 
+    /// Its place in the journal, once it was given one.
+    pub(super) fn place(&self) -> &Kept {
+        self.kept.as_ref().expect("it was given a place")
+    }
+
     /// Comes in place of `replaced`.
     fn replace(&mut self, replaced: Self) {
         self.before = replaced.before;

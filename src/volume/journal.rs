@@ -114,16 +114,11 @@ impl Journal {
 
     /// Writes blocks whose places follow one another, each behind its record.
     fn put(&self, disk: &DiskFile, file: FileId, run: &[(BlockIndex, Gathered)]) -> io::Result<()> {
-        let Some(start) = run.first().and_then(|(_, gathered)| gathered.kept.as_ref()) else {
-            return Ok(());
-        };
         with_scratch(run.len() * JOURNAL_RECORD_LEN, |records| {
             let records = records.as_chunks_mut().0;
-            for (record, (block, Gathered { base, sealed, kept, .. })) in
-                records.iter_mut().zip(run)
-            {
-                let sequence = kept.as_ref().map_or(0, Kept::sequence);
-                let (block, base, sealed) = (*block, *base, *sealed);
+            for (record, (block, gathered)) in records.iter_mut().zip(run) {
+                let Gathered { base, sealed, .. } = *gathered;
+                let (sequence, block) = (gathered.place().sequence, *block);
                 *record = JournalRecord { file, sequence, block, base, sealed }.encode(&self.key);
             }
             let mut buffers = [IoSlice::new(&[]); 2 * LONGEST_RUN];
@@ -131,7 +126,7 @@ impl Journal {
             for ((pair, record), (_, gathered)) in pairs {
                 *pair = [IoSlice::new(record), IoSlice::new(gathered.cipher())];
             }
-            disk.write_at(&buffers[..2 * run.len()], slot_start(start.slot))
+            disk.write_at(&buffers[..2 * run.len()], slot_start(run[0].1.place().slot))
         })
     }
 
@@ -160,11 +155,14 @@ impl Journal {
     /// Tries again what could not be erased; its places are free after that.
     fn erase_again(&self, file: &DiskFile) -> io::Result<()> {
         loop {
-            let Some(slot) = self.lock().unerased.last().copied() else { return Ok(()) };
-            erase(file, slot)?;
+            let Some(slot) = self.lock().unerased.pop() else { return Ok(()) };
+            let erased = erase(file, slot);
             let mut slots = self.lock();
+            if erased.is_err() {
+                slots.unerased.push(slot);
+                return erased;
+            }
             slots.hole_erased = true;
-            slots.unerased.retain(|unerased| *unerased != slot);
             slots.free.push(Reverse(slot));
         }
     }
@@ -339,10 +337,9 @@ pub(super) fn read_record(
 /// How many of `blocks`, from the first on, can be written in one go: their places follow one
 /// another, and what is shorter ends a run.
 fn run_len(blocks: &[(BlockIndex, Gathered)]) -> usize {
-    let slot = |gathered: &Gathered| gathered.kept.as_ref().map(|kept| kept.slot);
     let goes_on = |pair: &&[(BlockIndex, Gathered)]| {
         let (one, next) = (&pair[0].1, &pair[1].1);
-        one.cipher().len() as u64 == BLOCK_LEN && slot(next) == slot(one).map(|slot| slot + 1)
+        one.cipher().len() as u64 == BLOCK_LEN && next.place().slot == one.place().slot + 1
     };
     1 + blocks.windows(2).take(LONGEST_RUN - 1).take_while(goes_on).count()
 }

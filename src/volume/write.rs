@@ -411,8 +411,7 @@ impl Content {
                 region[at..at + PAGE_LEN as usize].copy_from_slice(page);
             }
         }
-        let apart = |index| pages.get(index).map(|page| (index, page));
-        let leading = if contiguous { None } else { apart(leading) };
+        let leading = pages.get(leading).filter(|_| !contiguous).map(|page| (leading, page));
         commit::write_run(&*self.backing, &SealedRun { leading, start, region })
             .map_err(Failed::InWrite)?;
         Ok(header)

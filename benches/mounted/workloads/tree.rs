@@ -70,6 +70,9 @@ pub struct Archive {
 pub fn pack(place: &Place, name: &str, wanted: usize) -> Archive {
     let (path, list) = (place.kit(name), place.kit(&format!("{name}.list")));
     if !path.exists() {
+        // Under its name once it is whole: where tar fails the next system tries again.
+        let part = place.kit(&format!("{name}.part"));
+        let _ = fs::remove_file(&part);
         let root = source();
         let files = files_below(&root, wanted);
         assert!(!files.is_empty(), "{}: no tree to take", root.display());
@@ -81,12 +84,13 @@ pub fn pack(place: &Place, name: &str, wanted: usize) -> Archive {
             });
             fs::write(&list, names.collect::<String>()).expect("the scratch directory is there");
             let mut tar = Command::new("tar");
-            tar.arg("-rf").arg(&path).arg("-C").arg(&root).arg("-T").arg(&list);
+            tar.arg("-rf").arg(&part).arg("-C").arg(&root).arg("-T").arg(&list);
             if copy > 0 {
                 tar.arg(format!("--transform=s,^,copy-{copy}/,"));
             }
             execute(&mut tar, Path::new("/"), "");
         }
+        fs::rename(part, &path).expect("it was written");
     }
     Archive { path, files: wanted as u64 }
 }
